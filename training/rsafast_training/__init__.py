@@ -1,0 +1,1 @@
+"""Learning rules, models and features. Nothing is here yet: see CHANGELOG.md for what exists."""
