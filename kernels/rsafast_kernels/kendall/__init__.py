@@ -10,7 +10,7 @@ from scipy.stats import rankdata
 from rsafast_kernels._native import native
 from rsafast_kernels._threads import num_threads
 
-__all__ = ["concordance", "tied_pairs"]
+__all__ = ["concordance", "concordance_of_vectors", "tied_pairs"]
 
 
 def tied_pairs(vector: NDArray[np.float64]) -> int:
@@ -36,32 +36,47 @@ def concordance(
     """
     n = a.shape[1]
     x, y = np.triu_indices(n, 1)
-    pairs = len(x)
-    stimuli = np.stack([x, y], axis=1).astype(np.int32)
-    order = np.empty((len(a), pairs, 2), np.int32)
-    edges: list[NDArray[np.int64]] = []
-    tied_a = np.empty(len(a), np.int64)
-    for m, matrix in enumerate(a):
-        vector = matrix[x, y]
-        ascending = np.argsort(vector, kind="stable")
-        order[m] = stimuli[ascending]
-        ordered = vector[ascending]
-        starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1], True])
-        edges.append(starts.astype(np.int64))
-        tied_a[m] = tied_pairs(vector)
-    ranks = np.zeros((len(b), n, n), np.int32)
-    tied_b = np.empty(len(b), np.int64)
-    for k, matrix in enumerate(b):
-        dense = rankdata(matrix[x, y], method="dense")
-        ranks[k, x, y] = ranks[k, y, x] = dense
-        tied_b[k] = tied_pairs(dense)
-    constant = pairs * (pairs - 1) // 2 - tied_a[:, None] - tied_b[None, :]
+    fixed = np.ascontiguousarray(b[:, x, y])
+    dense = np.zeros((len(b), n, n), np.int32)
+    dense[:, x, y] = dense[:, y, x] = _dense_ranks(fixed)
+    places = np.stack([x, y], axis=1).astype(np.int32)
+    return _count(np.ascontiguousarray(a[:, x, y]), places, fixed, dense, permutations)
+
+
+def concordance_of_vectors(
+    a: NDArray[np.float64], b: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """Concordant minus discordant pairs of entries of (M, m) and (N, m) vectors: (M, N) int64."""
+    m = a.shape[1]
+    places = np.stack([np.zeros(m), np.arange(m)], axis=1).astype(np.int32)
+    identity = np.arange(m, dtype=np.int32)[None]
+    return _count(a, places, b, _dense_ranks(b)[:, None, :], identity)[:, :, 0]
+
+
+def _dense_ranks(vectors: NDArray[np.float64]) -> NDArray[np.int32]:
+    return rankdata(vectors, method="dense", axis=1).astype(np.int32)
+
+
+def _count(
+    a: NDArray[np.float64],
+    places: NDArray[np.int32],
+    b: NDArray[np.float64],
+    dense: NDArray[np.int32],
+    permutations: NDArray[np.int32],
+) -> NDArray[np.int64]:
+    """Sort every vector of `a` once and count against the brains that stand in `dense`."""
+    ascending = np.argsort(a, axis=1, kind="stable")
+    ordered = np.take_along_axis(a, ascending, axis=1)
+    edges = [np.flatnonzero(np.r_[True, row[1:] != row[:-1], True]) for row in ordered]
+    entries = a.shape[1]
+    tied = [np.array([tied_pairs(v) for v in side], np.int64) for side in (a, b)]
+    constant = entries * (entries - 1) // 2 - tied[0][:, None] - tied[1][None, :]
     out = np.empty((len(a), len(b), len(permutations)), np.int64)
     native.kendall_concordance(
-        order,
+        np.ascontiguousarray(places[ascending]),
         np.concatenate(edges),
         np.cumsum([0, *(len(e) for e in edges)], dtype=np.int64),
-        ranks,
+        np.ascontiguousarray(dense),
         np.ascontiguousarray(constant),
         np.ascontiguousarray(permutations, dtype=np.int32),
         out,

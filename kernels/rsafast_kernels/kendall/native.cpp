@@ -52,8 +52,8 @@ std::int64_t ties(const Rank* first, const Rank* last) {
     return total;
 }
 
-// order[m]: pairs of model m from smallest to largest, as stimuli (x, y); edges[m]: where a new
-// value starts, closed by the number of pairs. rank[k]: (n, n) dense ranks of brain k.
+// order[m]: entries of model m from smallest to largest, as places (x, y); edges[m]: where a new
+// value starts, closed by the number of entries. rank[k]: dense ranks of brain k, rows of n places.
 // constant[m, k] = all - tied in m - tied in k.
 void concordance(Array<const std::int32_t> order, Array<const std::int64_t> edges,
                  Array<const std::int64_t> edge_starts, Array<const Rank> rank,
@@ -61,7 +61,8 @@ void concordance(Array<const std::int32_t> order, Array<const std::int64_t> edge
                  Array<std::int64_t> out, int threads) {
     nb::gil_scoped_release release;
     const std::ptrdiff_t models = order.shape(0), pairs = order.shape(1), brains = rank.shape(0);
-    const std::ptrdiff_t n = rank.shape(1), count = permutations.shape(0);
+    const std::ptrdiff_t n = permutations.shape(1), count = permutations.shape(0);
+    const std::ptrdiff_t brain_size = rank.shape(1) * rank.shape(2);
 #pragma omp parallel num_threads(threads)
     {
         std::vector<Rank> values(pairs), scratch(pairs);
@@ -72,7 +73,7 @@ void concordance(Array<const std::int32_t> order, Array<const std::int64_t> edge
             const std::ptrdiff_t k = task % brains;
             for (std::ptrdiff_t x = 0; x < n; ++x) inverse[permutations.data()[p * n + x]] = x;
             const std::int32_t* pair = order.data() + m * pairs * 2;
-            const Rank* from = rank.data() + k * n * n;
+            const Rank* from = rank.data() + k * brain_size;
             for (std::ptrdiff_t i = 0; i < pairs; ++i)
                 values[i] = from[inverse[pair[2 * i]] * n + inverse[pair[2 * i + 1]]];
             std::int64_t both = 0;

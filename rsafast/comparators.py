@@ -1,0 +1,125 @@
+"""Comparators: how two RDMs are compared, written as a product of prepared vectors.
+
+Every comparator but Kendall's tau is ⟨a', b'⟩ of vectors prepared one RDM at a time, and each
+preparation commutes with relabelling the stimuli. So a permutation test prepares once and permutes
+the result (design of the engine: `rsafast_kernels.orbit`).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from rsafast_kernels.rank import average_ranks
+
+from rsafast.errors import InvalidInputError, UnsupportedCaseError
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparator:
+    """A comparator as the steps that prepare a vector of dissimilarities.
+
+    Attributes
+    ----------
+    ranks : replace values by average ranks.
+    centred : subtract the mean.
+    whitened : divide by the covariance of dissimilarity estimates (Diedrichsen et al. 2021).
+    normalised : scale to unit norm; if False, the product is scaled as rho-a asks instead.
+    concordance : Kendall's tau, which counts pairs of pairs and is no product of vectors.
+    """
+
+    name: str
+    ranks: bool = False
+    centred: bool = False
+    whitened: bool = False
+    normalised: bool = True
+    concordance: bool = False
+
+
+COMPARATORS: dict[str, Comparator] = {
+    c.name: c
+    for c in (
+        Comparator("pearson", centred=True),
+        Comparator("spearman", ranks=True, centred=True),
+        Comparator("rho-a", ranks=True, centred=True, normalised=False),
+        Comparator("cosine"),
+        Comparator("corr_cov", centred=True, whitened=True),
+        Comparator("cosine_cov", whitened=True),
+        Comparator("kendall", concordance=True),
+        Comparator("tau-a", concordance=True, normalised=False),
+    )
+}
+_ALIASES = {"corr": "pearson", "tau-b": "kendall"}
+
+
+def get_comparator(method: str) -> Comparator:
+    """Comparator of that name; rsatoolbox's "corr" and "tau-b" are understood too."""
+    name = _ALIASES.get(method, method)
+    if name not in COMPARATORS:
+        raise InvalidInputError(
+            f"method must be one of {', '.join(COMPARATORS)}, got {method!r}"
+        )
+    return COMPARATORS[name]
+
+
+def prepare(comparator: Comparator, vectors: FloatArray, n: int, names: tuple[str, ...]) -> FloatArray:
+    """Vectors whose products are the comparator's values.
+
+    Parameters
+    ----------
+    vectors : (k, pairs) dissimilarities in squareform order, finite.
+    n : number of stimuli; used by the whitened comparators only.
+    names : of the k RDMs, for error messages.
+
+    Raises
+    ------
+    InvalidInputError
+        An RDM without the variance (or, for cosines, the length) that the comparator divides by.
+    """
+    prepared = average_ranks(vectors) if comparator.ranks else np.array(vectors, np.float64)
+    if comparator.centred:
+        prepared -= prepared.mean(axis=1, keepdims=True)
+    if comparator.whitened:
+        prepared = whiten(prepared, n)
+    norms = np.linalg.norm(prepared, axis=1)
+    scale = np.linalg.norm(vectors, axis=1)
+    flat = norms <= 1e-12 * scale if not comparator.ranks else norms == 0
+    flat |= scale == 0
+    if flat.any():
+        index = int(np.flatnonzero(flat)[0])
+        what = "all its dissimilarities are equal" if comparator.centred else "it is all zero"
+        raise InvalidInputError(
+            f"{comparator.name} is undefined for RDM {names[index]!r}: {what}; leave it out"
+        )
+    if comparator.normalised:
+        return prepared / norms[:, None]
+    pairs = vectors.shape[1]
+    return prepared * np.sqrt(12.0 / (float(pairs) ** 3 - pairs))
+
+
+def whiten(vectors: FloatArray, n: int) -> FloatArray:
+    """Multiply by V^(-1/2), V the covariance of squared distances of n patterns in white noise.
+
+    V is 4 on the diagonal and 1 where two pairs share a stimulus (Diedrichsen et al. 2021, with
+    equal noise for all conditions), so its eigenspaces are those of the triangular graph: the
+    constant (2n), sums of one value a stimulus (n), and the rest (2).
+    """
+    x, y = np.triu_indices(n, 1)
+    mean = vectors.mean(axis=1, keepdims=True)
+    sums = np.zeros((len(vectors), n))
+    for row, vector in zip(sums, vectors - mean, strict=True):
+        row += np.bincount(x, vector, n) + np.bincount(y, vector, n)
+    effects = sums / (n - 2)
+    additive = effects[:, x] + effects[:, y]
+    rest = vectors - mean - additive
+    return mean / np.sqrt(2 * n) + additive / np.sqrt(n) + rest / np.sqrt(2)
+
+
+def require_plain(comparator: Comparator, what: str) -> None:
+    """Refuse what is not defined for this comparator (`what` names the request)."""
+    if comparator.whitened or not comparator.normalised:
+        raise UnsupportedCaseError(
+            f"{what} is not defined for method {comparator.name!r}; use pearson, spearman, cosine"
+            " or kendall"
+        )

@@ -1,0 +1,289 @@
+"""The three engines: each yields blocks of permuted statistics for the tally to count.
+
+orbit   n relabellings for the price of one FFT (`rsafast_kernels.orbit`), for bilinear statistics
+exact   every relabelling once
+direct  one random relabelling at a time: for any statistic, and within blocks
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import product
+from math import ceil, factorial, prod, sqrt
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rsafast_kernels import orbit
+from rsafast_kernels.relabel import relabelings
+
+from rsafast.comparators import FloatArray
+from rsafast.errors import InvalidInputError
+from rsafast.memory import format_bytes
+from rsafast.permutation.statistics import BilinearStatistic, Group, Index, Statistic
+
+# Streams of the seed's random numbers.
+_PERMUTED, _FIXED, _DIRECT = 0, 1, 2
+PILOT = 3
+
+_BLOCK_BYTES = 2**24  # statistics of a block: they should still be in cache when they are counted
+_MOST_ROWS = 96  # of either side of a product: more no longer helps the kernel
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Statistics (I, M, J, N, S) of relabellings `start` onwards, and where they belong.
+
+    ``places`` indexes the last axis of a (M, N, n_permutations) null for every (i, j, s).
+    """
+
+    values: FloatArray
+    places: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What an engine will do: how many relabellings, and the blocks that carry them out."""
+
+    engine: str
+    n_permutations: int
+    independent_blocks: bool  # whether the spread between blocks tells the Monte Carlo error
+    run: Callable[[], Iterator[Block]]
+    details: dict[str, Any]
+
+
+# ---------------------------------------------------------------- orbit
+
+
+def plan_orbit(statistic: BilinearStatistic, n: int, n_permutations: int, seed: int, budget: int) -> Plan:
+    """Plan orbit sampling of at least `n_permutations` relabellings within `budget` bytes."""
+    groups = statistic.groups
+    count_a, count_b = split_relabelings(
+        ceil(n_permutations / n), sum(len(a) for a, _ in groups), sum(len(b) for _, b in groups)
+    )
+    sizes = _slabs(groups, n, count_a, count_b, budget)
+    return Plan(
+        engine="orbit",
+        n_permutations=count_a * count_b * n,
+        independent_blocks=True,
+        run=lambda: _run_orbit(statistic, n, count_a, count_b, seed, sizes),
+        details={"relabelings": [count_a, count_b], "shifts": n},
+    )
+
+
+def split_relabelings(blocks: int, rows_a: int, rows_b: int) -> tuple[int, int]:
+    """Relabellings of either side, at least `blocks` pairs of them, for the fewest transforms.
+
+    Depends on nothing but the sizes of the problem, so that a result never depends on memory.
+    Both sides get at least two where there are four pairs: with one side in a single order, the
+    orbits of ordered stimuli are less independent.
+    """
+    least = 2 if blocks >= 4 else 1
+    ideal = sqrt(blocks * rows_b / rows_a)
+    choices = {max(least, min(blocks, int(ideal) + step)) for step in (-2, -1, 0, 1, 2)}
+    splits = [(a, max(least, ceil(blocks / a))) for a in sorted(choices)]
+    return min(splits, key=lambda s: (s[0] * rows_a + s[1] * rows_b, s[0] * s[1]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Slabs:
+    """Relabellings of either side held in memory at a time, and multiplied at a time."""
+
+    held_a: int
+    held_b: int
+    tile_a: int
+    tile_b: int
+
+
+def _slabs(groups: list[Group], n: int, count_a: int, count_b: int, budget: int) -> _Slabs:
+    spectrum = orbit.spectra_bytes(n)
+    rows_a, rows_b = (sum(len(g[side]) for g in groups) for side in (0, 1))
+
+    def work(tile_a: int, tile_b: int) -> int:
+        # Twice: the combined statistic and what it takes to count it.
+        return 2 * sum(
+            orbit.scratch_bytes(tile_a * len(a), tile_b * len(b), n) for a, b in groups
+        )
+
+    def fits(held_a: int, held_b: int, tile_a: int, tile_b: int) -> bool:
+        spectra = (held_a * rows_a + held_b * rows_b) * spectrum
+        return spectra + work(tile_a, tile_b) <= budget
+
+    if not fits(1, 1, 1, 1):
+        needed = (rows_a + rows_b) * spectrum + work(1, 1)
+        raise InvalidInputError(
+            f"memory_budget of {format_bytes(budget)} is too small: {n} stimuli,"
+            f" {rows_a} permuted and {rows_b} fixed matrices need {format_bytes(needed)};"
+            " raise it, or test fewer RDMs at a time"
+        )
+    tile_a, tile_b = _tile(groups, n, count_a, count_b)
+    while not fits(tile_a, tile_b, tile_a, tile_b):
+        tile_a, tile_b = max(1, tile_a // 2), max(1, tile_b // 2)
+    # The fixed side is transformed again for every slab of the permuted side: hold all of it first.
+    held_b = count_b
+    while held_b > tile_b and not fits(tile_a, held_b, tile_a, tile_b):
+        held_b = max(tile_b, held_b // 2)
+    held_a = count_a
+    while held_a > tile_a and not fits(held_a, held_b, tile_a, tile_b):
+        held_a = max(tile_a, held_a // 2)
+    return _Slabs(held_a, held_b, tile_a, tile_b)
+
+
+def _tile(groups: list[Group], n: int, count_a: int, count_b: int) -> tuple[int, int]:
+    """Relabellings of either side in one product: many rows, but results that stay in cache."""
+    widest_a, widest_b = (max(len(g[side]) for g in groups) for side in (0, 1))
+    tile_a = min(count_a, max(1, _MOST_ROWS // widest_a))
+    tile_b = min(count_b, max(1, _MOST_ROWS // widest_b))
+    while tile_a * widest_a * tile_b * widest_b * n * 8 > _BLOCK_BYTES and tile_a * tile_b > 1:
+        if tile_a * widest_a >= tile_b * widest_b and tile_a > 1 or tile_b == 1:
+            tile_a = ceil(tile_a / 2)
+        else:
+            tile_b = ceil(tile_b / 2)
+    return tile_a, tile_b
+
+
+def _run_orbit(
+    statistic: BilinearStatistic, n: int, count_a: int, count_b: int, seed: int, sizes: _Slabs
+) -> Iterator[Block]:
+    groups = statistic.groups
+    workspaces = [
+        orbit.Workspace.empty(sizes.tile_a * len(a), sizes.tile_b * len(b), n) for a, b in groups
+    ]
+    fixed: list[FloatArray] = []
+    for first_a in range(0, count_a, sizes.held_a):
+        range_a = range(first_a, min(first_a + sizes.held_a, count_a))
+        drawn = relabelings(seed, _PERMUTED, range_a.start, len(range_a), n)
+        permuted = [orbit.spectra(a, drawn, side="permuted") for a, _ in groups]
+        for first_b in range(0, count_b, sizes.held_b):
+            range_b = range(first_b, min(first_b + sizes.held_b, count_b))
+            if sizes.held_b < count_b or not fixed:
+                drawn = fixed_relabelings(seed, range_b, n)
+                fixed = [orbit.spectra(b, drawn, side="fixed") for _, b in groups]
+            for i, j in product(
+                _parts(range_a, sizes.tile_a), _parts(range_b, sizes.tile_b)
+            ):
+                forms = [
+                    orbit.correlate(
+                        x, y, n, workspace=w,
+                        rows_a=_rows(i, range_a, len(a)), rows_b=_rows(j, range_b, len(b)),
+                    ).reshape(len(i), len(a), len(j), len(b), n)
+                    for (a, b), x, y, w in zip(groups, permuted, fixed, workspaces, strict=True)
+                ]  # fmt: skip
+                places = (np.array(i)[:, None] * count_b + np.array(j))[:, :, None] * n
+                yield Block(statistic.combine(forms), places + np.arange(n))
+
+
+def fixed_relabelings(seed: int, indices: range, n: int) -> Index:
+    """Relabellings of the fixed side; the first is that of the permuted side.
+
+    So the orbit holds the identity (at pair (0, 0), shift 0), which makes the test exact.
+    """
+    drawn = relabelings(seed, _FIXED, indices.start, len(indices), n)
+    if indices.start == 0:
+        drawn[0] = relabelings(seed, _PERMUTED, 0, 1, n)[0]
+    return drawn
+
+
+def orbit_permutation(seed: int, i: int, j: int, shift: int, n: int) -> Index:
+    """Permutation behind entry (i, j, shift) of an orbit test with this seed: (n,)."""
+    g = relabelings(seed, _PERMUTED, i, 1, n)[0]
+    return orbit.permutation(g, fixed_relabelings(seed, range(j, j + 1), n)[0], shift)
+
+
+def _parts(indices: range, size: int) -> list[range]:
+    return [indices[k : k + size] for k in range(0, len(indices), size)]
+
+
+def _rows(part: range, held: range, matrices: int) -> range:
+    return range((part.start - held.start) * matrices, (part.stop - held.start) * matrices)
+
+
+# ---------------------------------------------------------------- direct
+
+
+def plan_direct(
+    statistic: Statistic,
+    n_pairs: int,
+    n: int,
+    n_permutations: int,
+    seed: int,
+    groups: NDArray[np.int64] | None,
+) -> Plan:
+    """Plan `n_permutations` independent relabellings, the first of them the identity."""
+
+    def draw(start: int, stop: int) -> Index:
+        drawn = relabelings(seed, _DIRECT, start, stop - start, n, groups)
+        if start == 0:
+            drawn[0] = np.arange(n)
+        return drawn
+
+    return Plan(
+        engine="direct",
+        n_permutations=n_permutations,
+        independent_blocks=False,
+        run=lambda: _evaluate(statistic, n_permutations, _chunk(n_pairs, n), draw),
+        details={},
+    )
+
+
+def _chunk(n_pairs: int, n: int) -> int:
+    """Relabellings of one call: enough to share, few enough to answer to Ctrl-C."""
+    most = _BLOCK_BYTES // (8 * n_pairs)
+    return max(16, min(4096, most, 2**28 // (n * n * n_pairs) + 1))
+
+
+def _evaluate(
+    statistic: Statistic, total: int, chunk: int, draw: Callable[[int, int], Index]
+) -> Iterator[Block]:
+    for start in range(0, total, chunk):
+        stop = min(start + chunk, total)
+        values = statistic.evaluate(draw(start, stop))
+        yield Block(values[None, :, None, :, :], np.arange(start, stop)[None, None])
+
+
+# ---------------------------------------------------------------- exact
+
+
+def count_relabelings(n: int, groups: NDArray[np.int64] | None) -> int:
+    """Number of relabellings there are, within groups if given."""
+    sizes = [n] if groups is None else np.unique(groups, return_counts=True)[1].tolist()
+    return prod(factorial(size) for size in sizes)
+
+
+def plan_exact(
+    statistic: Statistic, n_pairs: int, n: int, groups: NDArray[np.int64] | None
+) -> Plan:
+    """Plan every relabelling once, the identity first."""
+    total = count_relabelings(n, groups)
+    members = [np.arange(n)] if groups is None else [
+        np.flatnonzero(groups == g) for g in np.unique(groups)
+    ]  # fmt: skip
+    return Plan(
+        engine="exact",
+        n_permutations=total,
+        independent_blocks=False,
+        run=lambda: _evaluate(
+            statistic, total, _chunk(n_pairs, n), lambda a, b: enumerate_relabelings(members, a, b)
+        ),
+        details={},
+    )
+
+
+def enumerate_relabelings(members: list[NDArray[np.int64]], start: int, stop: int) -> Index:
+    """Relabellings number `start` to `stop` in lexicographic order, each group on its own."""
+    number = np.arange(start, stop, dtype=np.int64)
+    out = np.empty((len(number), sum(len(m) for m in members)), np.int32)
+    for group in reversed(members):
+        number, code = np.divmod(number, factorial(len(group)))
+        out[:, group] = group[_lexicographic(code, len(group))]
+    return out
+
+
+def _lexicographic(code: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    """Permutations of 0..n-1 with these lexicographic numbers, (count, n)."""
+    digits = np.empty((len(code), n), np.int64)
+    for place in range(n):
+        digits[:, place], code = np.divmod(code, factorial(n - 1 - place))
+    for place in range(n - 2, -1, -1):
+        later = digits[:, place + 1 :]
+        later += later >= digits[:, place : place + 1]
+    return digits

@@ -1,0 +1,250 @@
+"""Statistics of the permutation test: lists of bilinear forms and a `combine`.
+
+A statistic is written as products ⟨A_π, B⟩ of a permuted and a fixed matrix (`groups`), which any
+engine evaluates for many π at once, and `combine`, which turns those products into the statistic.
+Adding one is a small class with `groups` and `combine`. What is no function of such products
+(Kendall's tau, ranks taken anew inside a mask) only has `evaluate`.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from rsafast_kernels.gather import gather_products
+from rsafast_kernels.kendall import concordance
+from rsafast_kernels.rank import average_ranks
+
+from rsafast._condensed import expand
+from rsafast.comparators import Comparator, FloatArray, prepare, require_plain
+from rsafast.compare import tau_scale
+from rsafast.errors import InvalidInputError, UnsupportedCaseError
+from rsafast.mask import check_complete
+from rsafast.rdms import RDMs
+
+Index = NDArray[np.int32]
+Group = tuple[FloatArray, FloatArray]  # (M, n, n) permuted, (N, n, n) fixed
+CovariateScheme = Literal["freedman-lane", "raw"]
+
+
+class Statistic(Protocol):
+    """A statistic of every model and brain RDM under a relabelling of the models' stimuli."""
+
+    bilinear: ClassVar[bool]
+
+    def evaluate(self, permutations: Index) -> FloatArray:
+        """Value under each of (P, n) permutations: (M, N, P) float64."""
+        ...
+
+
+class BilinearStatistic(Statistic, Protocol):
+    """A statistic that is a function of products ⟨A_π, B⟩."""
+
+    @property
+    def groups(self) -> list[Group]:
+        """Stacks whose products are all needed: every permuted with every fixed matrix."""
+        ...
+
+    def combine(self, forms: list[FloatArray]) -> FloatArray:
+        """Statistic (I, M, J, N, S) from the products of each group, (I, M_g, J, N_g, S)."""
+        ...
+
+
+def evaluate_forms(statistic: BilinearStatistic, permutations: Index) -> FloatArray:
+    """Evaluate a bilinear statistic by the direct kernel: (M, N, P)."""
+    forms = [gather_products(a, b, permutations) for a, b in statistic.groups]
+    return statistic.combine([f[None, :, None, :, :] for f in forms])[0, :, 0, :, :]
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """⟨A_π, B⟩ of prepared RDMs: pearson, spearman, rho-a, cosine and the whitened comparators."""
+
+    models: FloatArray
+    brain: FloatArray
+    bilinear: ClassVar[bool] = True
+
+    @property
+    def groups(self) -> list[Group]:
+        """One group, and its products are the statistic."""
+        return [(self.models, self.brain)]
+
+    def combine(self, forms: list[FloatArray]) -> FloatArray:
+        """Return the products."""
+        return forms[0]
+
+    def evaluate(self, permutations: Index) -> FloatArray:
+        """See `Statistic`."""
+        return evaluate_forms(self, permutations)
+
+
+@dataclass(frozen=True, slots=True)
+class Projected:
+    """Correlation of A_π and B given covariates, over the pairs of a mask.
+
+    With Q an orthonormal basis of the covariates (and the constant) on the pairs that count, and
+    B' the unit residual of B given Q::
+
+        T(π) = ⟨A_π, B'⟩ / sqrt(⟨A_π², W⟩ - Σ_q ⟨A_π, Q_q⟩²)
+
+    which is the partial correlation of A_π with B. Without a mask, ⟨A_π², W⟩ is constant.
+    """
+
+    models: FloatArray
+    brain: FloatArray
+    basis: FloatArray
+    weights: FloatArray | None  # (1, n, n) 0/1, None where every pair counts
+    bilinear: ClassVar[bool] = True
+
+    @property
+    def groups(self) -> list[Group]:
+        """Products with brain and basis; with a mask also those of squares and weights."""
+        groups = [(self.models, np.concatenate([self.brain, self.basis]))]
+        if self.weights is not None:
+            groups.append((self.models**2, self.weights))
+        return groups
+
+    def combine(self, forms: list[FloatArray]) -> FloatArray:
+        """Divide by the length of A_π's residual; 0 where A_π has none on the pairs that count."""
+        n_brain = len(self.brain)
+        total: FloatArray | float = 1.0 if self.weights is None else forms[1]
+        explained = np.einsum("imjqs,imjqs->imjs", forms[0][..., n_brain:, :], forms[0][..., n_brain:, :])
+        left = total - explained[:, :, :, None, :]
+        defined = left > 1e-12 * total
+        scale = np.where(defined, 1.0 / np.sqrt(np.where(defined, left, 1.0)), 0.0)
+        return forms[0][..., :n_brain, :] * scale
+
+    def evaluate(self, permutations: Index) -> FloatArray:
+        """See `Statistic`."""
+        return evaluate_forms(self, permutations)
+
+
+@dataclass(frozen=True, slots=True)
+class Reranked:
+    """Spearman inside a mask as rank correlation is usually meant: A_π is ranked anew each time."""
+
+    models: FloatArray  # (M, n, n) dissimilarities
+    brain: FloatArray  # (N, pairs that count), centred ranks of unit norm
+    pairs: tuple[NDArray[np.int64], NDArray[np.int64]]
+    bilinear: ClassVar[bool] = False
+
+    def evaluate(self, permutations: Index) -> FloatArray:
+        """See `Statistic`."""
+        x, y = self.pairs
+        out = np.empty((len(self.models), len(self.brain), len(permutations)))
+        for p, pi in enumerate(permutations):
+            ranks = average_ranks(self.models[:, pi[x], pi[y]])
+            ranks -= ranks.mean(axis=1, keepdims=True)
+            norms = np.linalg.norm(ranks, axis=1, keepdims=True)
+            out[:, :, p] = np.divide(ranks, norms, out=ranks, where=norms > 0) @ self.brain.T
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class Concordance:
+    """Kendall's tau: the counts change with π, what they are divided by does not."""
+
+    models: FloatArray
+    brain: FloatArray
+    scale: FloatArray
+    bilinear: ClassVar[bool] = False
+
+    def evaluate(self, permutations: Index) -> FloatArray:
+        """See `Statistic`."""
+        return concordance(self.models, self.brain, permutations) / self.scale[:, :, None]
+
+
+def build_statistic(
+    comparator: Comparator,
+    models: RDMs,
+    brain: RDMs,
+    *,
+    covariates: RDMs | None,
+    keep: NDArray[np.bool_],
+    scheme: CovariateScheme,
+    rerank: bool,
+) -> Statistic:
+    """Statistic for aligned RDMs; `keep` is (pairs,) bool, `rerank` ranks anew inside the mask."""
+    n, masked = models.n_stimuli, not keep.all()
+    check_complete(models, np.ones_like(keep), "models")
+    check_complete(brain, keep, "brain")
+    if comparator.concordance:
+        if masked or covariates is not None:
+            raise UnsupportedCaseError(
+                f"method {comparator.name!r} takes neither mask nor covariates; use spearman"
+            )
+        scale = tau_scale(comparator, models, brain, keep)
+        return Concordance(models.matrices(), brain.matrices(), scale)
+    if covariates is None and not masked:
+        return Product(*(expand(prepare(comparator, r.vectors, n, r.names), n) for r in (models, brain)))
+    require_plain(comparator, "a mask" if masked else "covariates")
+    fixed = prepare(comparator, brain.vectors[:, keep], n, brain.names)
+    if rerank and comparator.ranks and masked and covariates is None:
+        return Reranked(models.matrices(), fixed, tuple(i[keep] for i in np.triu_indices(n, 1)))
+    return _projected(comparator, models, brain.names, fixed, covariates, keep, scheme)
+
+
+def _projected(
+    comparator: Comparator,
+    models: RDMs,
+    brain_names: tuple[str, ...],
+    fixed: FloatArray,
+    covariates: RDMs | None,
+    keep: NDArray[np.bool_],
+    scheme: CovariateScheme,
+) -> Projected:
+    n, masked = models.n_stimuli, not keep.all()
+    moved = prepare(comparator, models.vectors, n, models.names)
+    basis = np.ones((1, int(keep.sum()))) if comparator.centred else np.empty((0, int(keep.sum())))
+    if covariates is not None:
+        check_complete(covariates, np.ones_like(keep), "covariates")
+        if not comparator.centred:
+            raise UnsupportedCaseError("covariates need method pearson or spearman, got cosine")
+        inside = prepare(comparator, covariates.vectors[:, keep], n, covariates.names)
+        basis = np.concatenate([basis, inside])
+        if scheme == "freedman-lane":
+            everywhere = prepare(comparator, covariates.vectors, n, covariates.names)
+            moved = _residuals(moved, _orthonormal(everywhere, covariates.names), models.names)
+    basis = _orthonormal(basis, covariates.names if covariates is not None else ())
+    fixed = _residuals(fixed, basis, brain_names)
+    if not masked and comparator.centred:
+        basis = basis[1:]  # the permuted side sums to zero whatever π is
+    return Projected(
+        models=expand(moved, n),
+        brain=expand(_spread(fixed, keep), n),
+        basis=expand(_spread(basis, keep), n),
+        weights=expand(keep[None].astype(np.float64), n) if masked else None,
+    )
+
+
+def _orthonormal(rows: FloatArray, names: tuple[str, ...]) -> FloatArray:
+    """Orthonormal rows of the same span, the first along the first."""
+    if not len(rows):
+        return rows
+    q, r = np.linalg.qr(rows.T)
+    weak = np.abs(np.diagonal(r)) < 1e-9 * np.linalg.norm(rows, axis=1)
+    if weak.any():
+        index = int(np.flatnonzero(weak)[0]) - (len(rows) - len(names))
+        raise InvalidInputError(
+            f"covariate {names[index]!r} is a linear function of the others; leave it out"
+        )
+    return q.T
+
+
+def _residuals(vectors: FloatArray, basis: FloatArray, names: tuple[str, ...]) -> FloatArray:
+    """Unit residuals of unit vectors given an orthonormal basis."""
+    rest = vectors - (vectors @ basis.T) @ basis
+    norms = np.linalg.norm(rest, axis=1)
+    if (norms < 1e-9).any():
+        name = names[int(np.argmin(norms))]
+        raise InvalidInputError(
+            f"RDM {name!r} is a linear function of the covariates: nothing is left to test"
+        )
+    return rest / norms[:, None]
+
+
+def _spread(vectors: FloatArray, keep: NDArray[np.bool_]) -> FloatArray:
+    """Vectors over the pairs that count, as vectors over all pairs with zeros elsewhere."""
+    full = np.zeros((len(vectors), len(keep)))
+    full[:, keep] = vectors
+    return full

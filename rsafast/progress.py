@@ -1,0 +1,45 @@
+"""Progress bars on long work: shown on stderr, after a second, with rate and time left."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+_PATIENCE = 1.0  # seconds of work before a bar appears
+
+
+@contextmanager
+def track(total: int, what: str, enabled: bool) -> Iterator[Callable[[int], None]]:
+    """Yield a function to call with the number of items done since its last call."""
+    if not enabled or not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    task = bar.add_task(what, total=total, rate="")
+    start, shown, done = time.monotonic(), False, 0
+
+    def advance(items: int) -> None:
+        nonlocal shown, done
+        done += items
+        elapsed = time.monotonic() - start
+        if not shown and elapsed > _PATIENCE:
+            bar.start()
+            shown = True
+        if shown:
+            bar.update(task, completed=done, rate=f"{done / elapsed:,.0f}/s")
+
+    try:
+        yield advance
+    finally:
+        if shown:
+            bar.stop()
