@@ -17,8 +17,8 @@ from rsafast.errors import InvalidInputError
 FloatArray = NDArray[np.float64]
 
 MIN_STIMULI = 4
-# Elements of a matrix block that is checked at once: 32 MiB of float64 a temporary.
-_BLOCK = 1 << 22
+# Elements of a matrix block that is checked at once: 2 MiB of float64, so that it stays in cache.
+_BLOCK = 1 << 18
 
 
 def n_pairs(n: int) -> int:
@@ -158,8 +158,8 @@ def _is_one_matrix(array: NDArray[Any]) -> bool:
 
 def _tolerance(matrix: NDArray[Any]) -> float:
     """Rounding allowed in a matrix: 1e-8 of its largest value, more for float32 and float16."""
-    finite = matrix[np.isfinite(matrix)]
-    scale = float(np.abs(finite.astype(np.float64)).max()) if finite.size else 0.0
+    finite = matrix if np.isfinite(matrix).all() else matrix[np.isfinite(matrix)]
+    scale = max(float(finite.max()), -float(finite.min())) if finite.size else 0.0
     eps = float(np.finfo(matrix.dtype).eps) if matrix.dtype.kind == "f" else 0.0
     return max(1e-8, 8 * eps) * scale
 
@@ -175,23 +175,27 @@ def _condense_matrices(matrices: NDArray[Any]) -> FloatArray:
         tolerance = _tolerance(matrix)
         _check_diagonal(matrix, tolerance, index)
         for start in range(0, n, rows):
-            upper, lower = _facing_blocks(matrix, start, min(start + rows, n))
-            _check_symmetry(upper, lower, tolerance, index, start)
-            with np.errstate(invalid="ignore"):
-                # Equal sides are kept bit for bit; infinities too, for the caller to refuse.
-                block = np.where(upper == lower, upper, upper + 0.5 * (lower - upper))
-            stop = start + len(upper)
-            keep = np.arange(n) > np.arange(start, stop)[:, None]
-            first = start * n - start * (start + 1) // 2
-            out[index, first : first + int(keep.sum())] = block[keep]
+            block = _symmetric_block(matrix, start, min(start + rows, n), tolerance, index)
+            for i, row in enumerate(block):
+                at = start + i
+                first = at * n - at * (at + 1) // 2
+                out[index, first : first + n - 1 - at] = row[i + 1 :]
     return out
 
 
-def _facing_blocks(matrix: NDArray[Any], start: int, stop: int) -> tuple[FloatArray, FloatArray]:
-    """Rows start..stop of a matrix and of its transpose."""
-    upper = matrix[start:stop].astype(np.float64)
-    lower = matrix[:, start:stop].T.astype(np.float64)
-    return upper, lower
+def _symmetric_block(
+    matrix: NDArray[Any], start: int, stop: int, tolerance: float, index: int
+) -> FloatArray:
+    """Rows start..stop from the diagonal on, averaged with the columns that mirror them."""
+    upper = matrix[start:stop, start:].astype(np.float64)
+    lower = matrix[start:, start:stop].T.astype(np.float64)
+    same = upper == lower
+    if same.all():
+        return upper
+    _check_symmetry(upper, lower, tolerance, index, start)
+    with np.errstate(invalid="ignore"):
+        # Equal sides are kept bit for bit; infinities too, for the caller to refuse.
+        return np.where(same, upper, upper + 0.5 * (lower - upper))
 
 
 def _check_diagonal(matrix: NDArray[Any], tolerance: float, index: int) -> None:
@@ -217,8 +221,8 @@ def _check_symmetry(
         same |= np.abs(upper - lower) <= tolerance
     if not same.all():
         row, column = (int(x) for x in np.argwhere(~same)[0])
-        i = row + start
+        i, j = row + start, column + start
         raise InvalidInputError(
-            f"RDM {index} is not symmetric: ({i}, {column}) is {upper[row, column]:.9g} and "
-            f"({column}, {i}) is {lower[row, column]:.9g}; pass (x + x.T) / 2 if it should be"
+            f"RDM {index} is not symmetric: ({i}, {j}) is {upper[row, column]:.9g} and "
+            f"({j}, {i}) is {lower[row, column]:.9g}; pass (x + x.T) / 2 if it should be"
         )

@@ -111,10 +111,11 @@ def open_hdf5(path: PathInput) -> Iterator[h5py.File]:
         raise
     except KeyError as error:
         raise InvalidInputError(f"{path}: lacks a part it should hold: {error.args[0]}") from None
-    except (OSError, RuntimeError) as error:
+    # Damaged bytes also surface as text that is no UTF-8 or JSON, and as types h5py cannot map.
+    except (OSError, RuntimeError, ValueError, TypeError) as error:
         raise InvalidInputError(
             f"{path}: is no readable HDF5 file (truncated, damaged or another format): {error}"
-        ) from None
+        ) from error
 
 
 @contextmanager

@@ -35,7 +35,7 @@ def array_hash(a: NDArray[Any]) -> str:
     array = np.ascontiguousarray(a)
     digest = hashlib.sha256(f"{np.shape(a)}{array.dtype.str}".encode())
     if array.size:
-        digest.update(memoryview(array).cast("B"))
+        digest.update(array.data.cast("B"))
     return digest.hexdigest()[:16]
 
 
