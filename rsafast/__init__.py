@@ -1,1 +1,49 @@
-"""rsafast."""
+"""Representational similarity analysis with millions of permutations.
+
+Compare representational dissimilarity matrices (RDMs) of models with those of brains, and test the
+comparison by relabelling stimuli: see `compute_rdms`, `compare` and `permutation_test`.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rsafast.compare import compare
+    from rsafast.features import compute_rdms
+    from rsafast.io.readers import read_features, read_rdms
+    from rsafast.permutation.api import permutation_test
+    from rsafast.permutation.result import PermutationResult
+    from rsafast.rdms import RDMs
+
+# Imported on first use, so that `rsafast --help` need not wait for SciPy.
+_HOME = {
+    "PermutationResult": "rsafast.permutation.result",
+    "RDMs": "rsafast.rdms",
+    "compare": "rsafast.compare",
+    "compute_rdms": "rsafast.features",
+    "permutation_test": "rsafast.permutation.api",
+    "read_features": "rsafast.io.readers",
+    "read_rdms": "rsafast.io.readers",
+}
+
+__all__ = [
+    "PermutationResult",
+    "RDMs",
+    "compare",
+    "compute_rdms",
+    "permutation_test",
+    "read_features",
+    "read_rdms",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'rsafast' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value  # so that `rsafast.compare` is the function, also once its module is loaded
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

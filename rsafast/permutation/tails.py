@@ -4,13 +4,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
+from scipy.optimize import brentq, minimize_scalar
 from scipy.stats import pearson3
 
 FloatArray = NDArray[np.float64]
 
 KEPT = 500  # largest null scores kept a pair for the tail fit
 _FIRST, _LAST, _STEP = 250, 30, 10  # exceedances tried, as in Knijnenburg et al. (2009)
+_LEAST_SHAPE = -0.5
 _ENOUGH = 10  # exceedances of the observed value from which the exact p needs no help
 
 
@@ -83,9 +84,10 @@ def fit_gpd(exceedances: FloatArray, beyond: float = 0.0) -> GpdFit:
         shape = float(np.log1p(-theta * y).mean())
         return float(np.log(-shape / theta) + shape + 1)
 
-    # A law that ends within the data has unbounded likelihood at shape -> -1: stop at -1/2, where
-    # maximum likelihood is regular.
+    # Below shape -1/2 maximum likelihood is not regular, and below -1 the likelihood is unbounded.
     upper = 1 / end
+    if np.log1p(-upper * y).mean() < _LEAST_SHAPE:
+        upper = float(brentq(lambda t: np.log1p(-t * y).mean() - _LEAST_SHAPE, 0.0, upper))
     best = min(
         (minimize_scalar(loss, bounds=b, method="bounded", options={"xatol": 1e-10})
          for b in ((-10.0, -1e-6), (1e-6, upper))),

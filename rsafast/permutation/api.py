@@ -1,0 +1,426 @@
+"""`permutation_test`: are these model RDMs and these brain RDMs related?"""
+
+import time
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from rsafast_kernels.relabel import relabelings
+from rsafast_kernels.tally import ALTERNATIVES, Alternative, Tally
+from rsafast_kernels.tally.reference import scores
+from scipy.stats import false_discovery_control
+
+from rsafast.comparators import FloatArray, get_comparator
+from rsafast.device import require_cpu
+from rsafast.errors import InvalidInputError, UnsupportedCaseError
+from rsafast.io.provenance import array_hash, provenance
+from rsafast.mask import as_pair_mask
+from rsafast.memory import parse_bytes
+from rsafast.permutation import moments
+from rsafast.permutation.engines import (
+    PILOT,
+    Plan,
+    count_relabelings,
+    plan_direct,
+    plan_exact,
+    plan_orbit,
+)
+from rsafast.permutation.result import PermutationResult
+from rsafast.permutation.statistics import CovariateScheme, Product, Statistic, build_statistic
+from rsafast.permutation.tails import TopScores, gpd_p, pearson3_p
+from rsafast.progress import track
+from rsafast.rdms import RDMs, align, as_rdms
+
+Engine = Literal["auto", "orbit", "exact", "direct"]
+Tail = Literal["gpd", "pearson3"]
+
+# How far below the observed value a relabelling still counts as equal to it: above the rounding of
+# float64 products of unit vectors (about 1e-15), below any difference that means something.
+TOLERANCE = 1e-11
+_MOST_EXACT = 10**9  # relabellings that the exact engine accepts to enumerate
+_PILOT = 256  # relabellings that place the histogram where exact moments are not known
+_HISTOGRAM_STDS = 6.0
+
+
+def permutation_test(
+    models: Any,
+    brain: Any,
+    *,
+    method: str = "spearman",
+    n_permutations: int = 100_000,
+    alternative: Alternative = "greater",
+    covariates: Any | None = None,
+    mask: ArrayLike | None = None,
+    blocks: ArrayLike | None = None,
+    tail: Tail | None = None,
+    engine: Engine = "auto",
+    seed: int = 0,
+    device: str = "auto",
+    keep_null: bool = False,
+    memory_budget: int | str | None = None,
+    cluster: Any | None = None,
+    progress: bool = True,
+    covariate_scheme: CovariateScheme = "freedman-lane",
+) -> PermutationResult:
+    """Test every model RDM against every brain RDM by relabelling the stimuli of the models.
+
+    The null hypothesis is that model and brain RDM are unrelated: the stimulus labels of one are
+    exchangeable with respect to the other. It concerns these stimuli, subjects and seeds; it is
+    never a test that two models are equal, nor does it generalise to other stimuli or subjects.
+    The p-value counts the observed labelling among the relabellings, so it is never 0 and
+    P(p <= alpha) <= alpha under the null. With covariates it is exact only approximately.
+
+    Parameters
+    ----------
+    models, brain : RDMs, arrays ((k, pairs), (k, n, n), (pairs,)) or rsatoolbox RDMs
+        At least 4 stimuli, matched by label where both sides have labels. Models must be complete;
+        brain RDMs may miss pairs that `mask` leaves out.
+    method : comparator, see `compare`
+    n_permutations : relabellings wanted
+        The orbit engine evaluates whole orbits of n, so a few more than asked for; the exact
+        engine all there are. The result tells.
+    alternative : {"greater", "less", "two-sided"}
+        Two-sided counts relabellings with at least the observed absolute value.
+    covariates : RDMs, optional
+        RDMs to hold constant (partial RSA; pearson and spearman).
+    mask : (n, n) or (pairs,) bool, optional
+        True where a pair of the brain side counts (missing pairs, cross-run pairs). Model values
+        move in and out of the mask with the relabelling. Ranks: the model keeps the ranks of all
+        its pairs, the brain is ranked inside the mask; ``engine="direct"`` instead ranks the model
+        anew inside the mask under every relabelling.
+    blocks : (n,) integers or strings, optional
+        Stimuli trade labels only within their block (runs, categories).
+    tail : {"gpd", "pearson3"}, optional
+        Also approximate p-values below ``1 / n_permutations``: by a generalised Pareto fit to the
+        largest null values (Knijnenburg et al. 2009), or by a Pearson III law with the exact
+        moments of the null (Mielke & Berry 2007).
+    engine : {"auto", "orbit", "exact", "direct"}
+        "auto" enumerates where there are no more relabellings than asked for, else samples orbits;
+        Kendall's tau and blocks go through the direct engine.
+    seed : int
+        The same seed gives the same relabellings on any machine, thread count and memory budget.
+    device : {"auto", "cpu", "cuda"}
+    keep_null : keep every permuted statistic (8 bytes each).
+    memory_budget : bytes or a size like "2GB", for working arrays (2 GB by default).
+    cluster : not available in this version.
+    progress : show a bar on stderr after a second.
+    covariate_scheme : {"freedman-lane", "raw"}
+        Permute the residuals of the model given the covariates, or the model itself.
+
+    Returns
+    -------
+    PermutationResult
+
+    Raises
+    ------
+    InvalidInputError
+        Bad RDMs, labels, masks, counts or names; an impossible memory budget.
+    UnsupportedCaseError
+        A request that no engine answers, such as covariates for Kendall's tau.
+    BackendUnavailableError
+        ``device="cuda"`` where it cannot run.
+
+    References
+    ----------
+    Mantel (1967); Hemerik & Goeman (2018) for exactness with random subsets of permutations;
+    Westfall & Young (1993) for max-T; Benjamini & Hochberg (1995) for q; Freedman & Lane (1983).
+
+    Examples
+    --------
+    >>> import numpy as np, rsafast as rf
+    >>> points = np.random.default_rng(0).normal(size=(30, 5))
+    >>> model = rf.compute_rdms(points, "euclidean")
+    >>> brain = rf.compute_rdms(points + np.random.default_rng(1).normal(size=(30, 5)), "euclidean")
+    >>> result = rf.permutation_test(model, brain, n_permutations=10_000)
+    >>> bool(result.p_value[0, 0] < 0.001)
+    True
+    """
+    started = time.perf_counter()
+    if cluster is not None:
+        raise UnsupportedCaseError("cluster= is not available in this version; leave it out")
+    require_cpu(device, "permutation_test")
+    comparator = get_comparator(method)
+    _check_choices(n_permutations, alternative, tail, engine, seed, covariate_scheme)
+    budget = parse_bytes(memory_budget)
+    a, b, z = _aligned(models, brain, covariates)
+    keep = as_pair_mask(mask, a.n_stimuli)
+    groups = _as_groups(blocks, a.n_stimuli)
+    statistic = build_statistic(
+        comparator, a, b, covariates=z, keep=keep, scheme=covariate_scheme, rerank=engine == "direct"
+    )
+    if tail == "pearson3" and not isinstance(statistic, Product):
+        raise UnsupportedCaseError(
+            "tail='pearson3' needs the exact moments of the null, which masks, covariates and"
+            " Kendall's tau do not have; use tail='gpd'"
+        )
+    if tail == "pearson3" and groups is not None:
+        raise UnsupportedCaseError("tail='pearson3' does not know blocks; use tail='gpd'")
+    plan = _choose(statistic, a, b, n_permutations, engine, seed, groups, budget)
+    _check_null_size(plan, a, b, keep_null, budget)
+
+    observed = statistic.evaluate(np.arange(a.n_stimuli, dtype=np.int32)[None])[:, :, 0]
+    expected = _null_moments(statistic, a.n_stimuli, seed, groups)
+    counts = _count(plan, observed, expected, alternative, tail, keep_null, progress)
+    return _result(
+        plan, counts, observed, expected, statistic, a, b, alternative, tail,
+        method=comparator.name, seed=seed,
+        parameters={
+            "n_permutations": n_permutations,
+            "engine": engine,
+            "covariates": None if z is None else list(z.names),
+            "covariate_scheme": None if z is None else covariate_scheme,
+            "pairs": int(keep.sum()),
+            "pairs_of": keep.size,
+            "blocks": None if groups is None else len(np.unique(groups)),
+            "memory_budget": budget,
+        },
+        inputs={"models": a.vectors, "brain": b.vectors, "mask": keep}
+        | ({} if z is None else {"covariates": z.vectors}),
+        started=started,
+    )  # fmt: skip
+
+
+# ---------------------------------------------------------------- input
+
+
+def _check_choices(
+    n_permutations: int, alternative: str, tail: str | None, engine: str, seed: int, scheme: str
+) -> None:
+    if isinstance(n_permutations, bool) or int(n_permutations) != n_permutations or n_permutations < 1:
+        raise InvalidInputError(f"n_permutations must be a positive integer, got {n_permutations!r}")
+    if isinstance(seed, bool) or int(seed) != seed or not 0 <= seed < 2**64:
+        raise InvalidInputError(f"seed must be an integer from 0 to 2**64 - 1, got {seed!r}")
+    choices: tuple[tuple[str, str | None, tuple[str | None, ...]], ...] = (
+        ("alternative", alternative, tuple(ALTERNATIVES)),
+        ("tail", tail, (None, "gpd", "pearson3")),
+        ("engine", engine, ("auto", "orbit", "exact", "direct")),
+        ("covariate_scheme", scheme, ("freedman-lane", "raw")),
+    )
+    for name, value, allowed in choices:
+        if value not in allowed:
+            raise InvalidInputError(
+                f"{name} must be one of {', '.join(map(str, allowed))}, got {value!r}"
+            )
+
+
+def _aligned(models: Any, brain: Any, covariates: Any | None) -> tuple[RDMs, RDMs, RDMs | None]:
+    a, b = align(as_rdms(models, "models"), as_rdms(brain, "brain"))
+    if covariates is None:
+        return a, b, None
+    reference = a if a.labels is not None else b
+    return a, b, align(reference, as_rdms(covariates, "covariates"))[1]
+
+
+def _as_groups(blocks: ArrayLike | None, n: int) -> NDArray[np.int64] | None:
+    if blocks is None:
+        return None
+    values = np.asarray(blocks)
+    if values.shape != (n,):
+        raise InvalidInputError(f"blocks must hold one value for each of {n} stimuli, got {values.shape}")
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise InvalidInputError("blocks holds NaN or infinity; give every stimulus a block")
+    names, groups, sizes = np.unique(values, return_inverse=True, return_counts=True)
+    if sizes.max() == 1:
+        raise InvalidInputError(
+            f"every one of the {len(names)} blocks holds a single stimulus: nothing can be permuted"
+        )
+    return groups.astype(np.int64)
+
+
+def _choose(
+    statistic: Statistic,
+    a: RDMs,
+    b: RDMs,
+    n_permutations: int,
+    engine: Engine,
+    seed: int,
+    groups: NDArray[np.int64] | None,
+    budget: int,
+) -> Plan:
+    n, n_pairs = a.n_stimuli, a.n_rdms * b.n_rdms
+    possible = count_relabelings(n, groups)
+    if engine == "exact" and possible > _MOST_EXACT:
+        raise InvalidInputError(
+            f"engine='exact' would enumerate {possible:.3g} relabellings; use engine='auto'"
+        )
+    if engine == "exact" or (engine == "auto" and possible <= n_permutations):
+        return plan_exact(statistic, n_pairs, n, groups)
+    if engine == "orbit" and groups is not None:
+        raise UnsupportedCaseError("engine='orbit' cannot keep to blocks; use engine='auto'")
+    if engine == "orbit" and not statistic.bilinear:
+        raise UnsupportedCaseError(
+            "engine='orbit' needs a statistic made of products; Kendall's tau is none: use"
+            " engine='auto'"
+        )
+    if engine == "direct" or groups is not None or not statistic.bilinear:
+        return plan_direct(statistic, n_pairs, n, n_permutations, seed, groups)
+    return plan_orbit(statistic, n, n_permutations, seed, budget)  # type: ignore[arg-type]
+
+
+def _check_null_size(plan: Plan, a: RDMs, b: RDMs, keep_null: bool, budget: int) -> None:
+    size = 8 * plan.n_permutations * a.n_rdms * b.n_rdms
+    if keep_null and size > budget:
+        raise InvalidInputError(
+            f"keep_null would take {size:.3g} bytes, more than memory_budget ({budget:.3g});"
+            " raise the budget, or leave keep_null out: the result holds a histogram of the null"
+        )
+
+
+# ---------------------------------------------------------------- work
+
+
+@dataclass(frozen=True, slots=True)
+class _NullMoments:
+    mean: FloatArray
+    std: FloatArray
+    exact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Counts:
+    tally: Tally
+    top: TopScores | None
+    null: FloatArray | None
+
+
+def _null_moments(
+    statistic: Statistic, n: int, seed: int, groups: NDArray[np.int64] | None
+) -> _NullMoments:
+    """Exact moments where they are known, else those of a pilot sample."""
+    if isinstance(statistic, Product) and groups is None:
+        return _NullMoments(*moments.mean_and_std(statistic.models, statistic.brain), exact=True)
+    pilot = statistic.evaluate(relabelings(seed, PILOT, 0, _PILOT, n, groups))
+    return _NullMoments(pilot.mean(axis=2), pilot.std(axis=2), exact=False)
+
+
+def _count(
+    plan: Plan,
+    observed: FloatArray,
+    expected: _NullMoments,
+    alternative: Alternative,
+    tail: str | None,
+    keep_null: bool,
+    progress: bool,
+) -> _Counts:
+    half = np.maximum(_HISTOGRAM_STDS * expected.std, 1e-9)
+    tally = Tally.start(
+        scores(observed, alternative) - TOLERANCE,
+        alternative,
+        expected.mean,
+        np.stack([expected.mean - half, expected.mean + half], axis=-1),
+    )
+    top = TopScores(observed.shape) if tail == "gpd" else None
+    null = np.empty((*observed.shape, plan.n_permutations)) if keep_null else None
+    with track(plan.n_permutations, "relabellings", progress) as advance:
+        for block in plan.run():
+            tally.add(block.values)
+            if top is not None:
+                top.add(scores(block.values, alternative))
+            if null is not None:
+                null[:, :, block.places] = np.moveaxis(block.values, (1, 3), (0, 1))
+            advance(block.places.size)
+    return _Counts(tally, top, null)
+
+
+# ---------------------------------------------------------------- result
+
+
+def _result(
+    plan: Plan,
+    counts: _Counts,
+    observed: FloatArray,
+    expected: _NullMoments,
+    statistic: Statistic,
+    a: RDMs,
+    b: RDMs,
+    alternative: Alternative,
+    tail: str | None,
+    *,
+    method: str,
+    seed: int,
+    parameters: dict[str, Any],
+    inputs: dict[str, NDArray[Any]],
+    started: float,
+) -> PermutationResult:
+    tally, total = counts.tally, plan.n_permutations
+    p = tally.exceedances / total
+    several = observed.size > 1
+    mean, std = (expected.mean, expected.std) if expected.exact else _sampled_moments(tally, expected)
+    skew = np.full_like(mean, np.nan)
+    p_tail: FloatArray | None = None
+    if tail == "pearson3" and isinstance(statistic, Product):
+        skew = moments.skewness(statistic.models, statistic.brain)
+        p_tail = pearson3_p(observed, mean, std, skew, alternative)
+    elif counts.top is not None:
+        p_tail = _gpd(counts.top, scores(observed, alternative), tally.exceedances, total)
+    return PermutationResult(
+        statistic=observed,
+        exceedances=tally.exceedances,
+        p_value=p,
+        p_value_fwer=tally.single_step / total if several else p,
+        p_value_stepdown=_step_down(tally.step_down / total, tally.thresholds) if several else p,
+        q_value=false_discovery_control(p.ravel(), method="bh").reshape(p.shape),
+        p_standard_error=_standard_error(plan, tally),
+        null_mean=mean,
+        null_std=std,
+        null_skewness=skew,
+        histogram=tally.histogram,
+        histogram_range=tally.histogram_range,
+        n_permutations=total,
+        n_stimuli=a.n_stimuli,
+        method=method,
+        alternative=alternative,
+        engine=plan.engine,
+        device="cpu",
+        seed=seed,
+        moments="exact" if expected.exact else "sampled",
+        model_names=a.names,
+        brain_names=b.names,
+        tail=tail,
+        p_tail=p_tail,
+        null=counts.null,
+        parameters=parameters,
+        provenance=provenance()
+        | {"seconds": time.perf_counter() - started, **plan.details}
+        | {f"sha256_{name}": array_hash(values) for name, values in inputs.items()},
+    )
+
+
+def _sampled_moments(tally: Tally, expected: _NullMoments) -> tuple[FloatArray, FloatArray]:
+    offset = tally.sums / tally.permutations
+    variance = np.maximum(tally.squares / tally.permutations - offset**2, 0.0)
+    return expected.mean + offset, np.sqrt(variance)
+
+
+def _standard_error(plan: Plan, tally: Tally) -> FloatArray:
+    """Monte Carlo standard error of p: never below that of independent relabellings.
+
+    Orbits are pairwise independent, so the variance between their counts is unbiased for the
+    sampling variance; it is uninformative where the observed value is hardly ever reached.
+    """
+    if plan.engine == "exact":
+        return np.zeros(tally.exceedances.shape)
+    total, blocks = tally.permutations, tally.blocks
+    p = tally.exceedances / total
+    binomial = np.sqrt(p * (1 - p) / total)
+    if not plan.independent_blocks or blocks < 2:
+        return binomial
+    between = tally.squared_exceedances / blocks - (tally.exceedances / blocks) ** 2
+    spread = np.sqrt(np.maximum(between, 0.0) / (blocks - 1)) * blocks / total
+    return np.maximum(binomial, spread)
+
+
+def _step_down(raw: FloatArray, thresholds: FloatArray) -> FloatArray:
+    """Make step-down p-values monotone in the observed score (Westfall & Young 1993)."""
+    order = np.argsort(thresholds.ravel(), kind="stable")[::-1]
+    out = np.empty(raw.size)
+    out[order] = np.maximum.accumulate(raw.ravel()[order])
+    return out.reshape(raw.shape)
+
+
+def _gpd(top: TopScores, observed: FloatArray, exceedances: NDArray[np.int64], total: int) -> FloatArray:
+    out = np.empty(observed.shape)
+    for pair in np.ndindex(*observed.shape):
+        out[pair] = gpd_p(top.scores[pair], float(observed[pair]), int(exceedances[pair]), total)
+    return out
