@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from rsafast.errors import InvalidInputError
 
 if TYPE_CHECKING:
+    import h5py
     import pandas as pd
     from matplotlib.axes import Axes
 
-KIND = "permutation_result"
+KIND: Literal["permutation_result"] = "permutation_result"
 TAIL_NAMES = {"gpd": "generalised-Pareto tail fit", "pearson3": "Pearson-III moment fit"}
 
 FloatArray = NDArray[np.float64]
@@ -37,7 +38,8 @@ class PermutationResult:
     null_mean, null_std : moments of the statistic over relabellings; exact where `moments` says so.
     null_skewness : third standardised moment, NaN where it is not known.
     tail, p_tail : the approximation asked for ("gpd", "pearson3" or None) and its p.
-    histogram : (n_models, n_brain, n_bins) counts of the null; histogram_range (n_models, n_brain, 2).
+    histogram : (n_models, n_brain, n_bins) counts of the null.
+    histogram_range : (n_models, n_brain, 2) its outer edges; the bins are of equal width.
     null : (n_models, n_brain, n_permutations) with keep_null, else None.
     n_permutations : relabellings evaluated, the identity among them.
     moments : "exact" or "sampled".
@@ -135,14 +137,19 @@ class PermutationResult:
         InvalidInputError
             The ending of `path` is none of these, or the folder cannot be written.
         """
-        from rsafast.io.hdf5 import write_atomic, write_fields
-
         path = Path(path)
         if path.suffix == ".csv":
-            with write_atomic(path) as temporary:
-                self.to_dataframe().to_csv(temporary, index=False)
+            from rsafast._textfile import write_text
+
+            write_text(path, self.to_dataframe().to_csv(index=False, lineterminator="\n"))
         elif path.suffix in (".h5", ".hdf5"):
-            write_fields(path, KIND, {f.name: getattr(self, f.name) for f in fields(self)})
+            from rsafast.io import hdf5
+
+            def fill(file: h5py.File) -> None:
+                hdf5.write_header(file, KIND)
+                hdf5.write_fields(file, {f.name: getattr(self, f.name) for f in fields(self)})
+
+            hdf5.write_atomic(path, fill)
         else:
             raise InvalidInputError(
                 f"{path}: a permutation result is saved as .h5, .hdf5 or .csv, not as "
@@ -158,13 +165,14 @@ class PermutationResult:
         InvalidInputError
             The file is missing, no HDF5 file, or holds something else than a permutation result.
         """
-        from rsafast.io.hdf5 import read_fields
+        from rsafast.io import hdf5
 
-        values = read_fields(Path(path), KIND)
-        known = {f.name for f in fields(cls)}
-        for name in ("model_names", "brain_names"):
-            values[name] = tuple(values[name])
-        return cls(**{name: value for name, value in values.items() if name in known})
+        with hdf5.read(path, KIND) as file:
+            values = hdf5.read_fields(file)
+        missing = [f.name for f in fields(cls) if f.name not in values]
+        if missing:
+            raise InvalidInputError(f"{path}: lacks the fields {', '.join(missing)}")
+        return cls(**{f.name: values[f.name] for f in fields(cls)})
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the result.
@@ -202,7 +210,8 @@ class PermutationResult:
         lines = [
             f"{self.n_pairs} pair{'s' if self.n_pairs > 1 else ''} "
             f"({len(self.model_names)} model × {len(self.brain_names)} brain RDMs), "
-            f"{self.n_stimuli} stimuli, comparator {self.method}, alternative {self.alternative!r}.",
+            f"{self.n_stimuli} stimuli, comparator {self.method}, "
+            f"alternative {self.alternative!r}.",
             "Null hypothesis: this model RDM and this brain RDM are unrelated, so that the stimuli "
             "are exchangeable.",
             "It speaks for these stimuli, subjects and seeds only, "
@@ -215,8 +224,8 @@ class PermutationResult:
         if self.n_pairs > 1:
             significant = int((self.p_value_fwer <= 0.05).sum())
             lines.append(
-                f"Family-wise p (max-T) and Benjamini-Hochberg q run over all {self.n_pairs} pairs; "
-                f"{significant} of them have a family-wise p of at most 0.05."
+                "Family-wise p (max-T) and Benjamini-Hochberg q run over all "
+                f"{self.n_pairs} pairs; {significant} of them have a family-wise p of at most 0.05."
             )
         if self.tail is not None:
             lines.append(

@@ -1,4 +1,4 @@
-"""Reports: one self-contained HTML file that says what was tested, what came out and what it means."""
+"""Reports: one self-contained HTML file with what was tested, what came out and its meaning."""
 
 from rsafast.report.html import write_report
 

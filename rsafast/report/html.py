@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rsafast._textfile import write_text
 from rsafast.permutation.result import TAIL_NAMES, PermutationResult
 from rsafast.plotting import (
     CORRECTION_NAMES,
@@ -69,13 +70,7 @@ def write_report(
     InvalidInputError
         The folder of `path` does not exist or cannot be written.
     """
-    from rsafast.io.hdf5 import write_atomic
-
-    page = _template().render(**_content(result, models, brain, title))
-    path = Path(path)
-    with write_atomic(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    return path
+    return write_text(path, _template().render(**_content(result, models, brain, title)))
 
 
 def _template() -> Any:
@@ -168,7 +163,9 @@ def _rows(result: PermutationResult) -> list[dict[str, Any]]:
             (p, text.p_with_error(p, error)),
         ]
         corrected = [result.p_value_fwer, result.p_value_stepdown, result.q_value]
-        cells += [(float(values[i, j]), text.scientific(float(values[i, j]))) for values in corrected]
+        cells += [
+            (float(values[i, j]), text.scientific(float(values[i, j]))) for values in corrected
+        ]
         if result.p_tail is not None:
             tail = float(result.p_tail[i, j])
             cells.append((tail, text.scientific(tail)))
@@ -195,7 +192,7 @@ def _forest(result: PermutationResult) -> Section:
         draw_forest,
         result,
         pairs,
-        size=(6.6, 0.75 + 0.26 * len(pairs)),
+        size=(5.4, 0.75 + 0.26 * len(pairs)),
         alt=f"Dot plot: observed {method_name(result.method)} of {len(pairs)} pairs over the "
         "central 95 percent of their null distributions; the values are in the table of pairs.",
         caption="Dots: observed value, filled where the family-wise p (max-T) is at most "
@@ -211,9 +208,7 @@ def _nulls(result: PermutationResult) -> Section:
     panels = []
     for index, (i, j) in enumerate(shown):
         name = text.pair_name(result, i, j)
-        p = text.p_with_error(
-            float(result.p_value[i, j]), float(result.p_standard_error[i, j])
-        )
+        p = text.p_with_error(float(result.p_value[i, j]), float(result.p_standard_error[i, j]))
         panels.append(
             render(
                 draw_null,
@@ -288,4 +283,3 @@ def _left_out(shown: int, total: int, what: str) -> str:
         return ""
     which = f"The {shown} {what}" if "smallest" in what else f"The first {shown} {what}"
     return f"{which} of {total:,} are shown."
-

@@ -67,8 +67,8 @@ def headline(result: PermutationResult) -> str:
     if result.n_pairs == 1:
         related = "are related" if result.p_value[i, j] <= ALPHA else "are not shown to be related"
         return (
-            f"Model {result.model_names[0]} and brain {result.brain_names[0]} {related} beyond what "
-            f"relabelled stimuli give ({what}, p = {p})."
+            f"Model {result.model_names[0]} and brain {result.brain_names[0]} {related} "
+            f"beyond what relabelled stimuli give ({what}, p = {p})."
         )
     count = int((result.p_value_fwer <= ALPHA).sum())
     first = (
@@ -130,8 +130,8 @@ def _resolution(result: PermutationResult) -> str:
     floor = scientific(result.smallest_p)
     if result.engine == "exact":
         return (
-            f"All {result.n_permutations:,} relabellings were evaluated: the p-values carry no Monte "
-            f"Carlo error, and none can be below {floor}."
+            f"All {result.n_permutations:,} relabellings were evaluated: the p-values carry no "
+            f"Monte Carlo error, and none can be below {floor}."
         )
     at_floor = int((result.exceedances <= 1).sum())
     reached = (
@@ -141,8 +141,8 @@ def _resolution(result: PermutationResult) -> str:
         else ""
     )
     return (
-        f"p counts the observed labelling among {result.n_permutations:,} relabellings, so none can "
-        f"be below {floor}.{reached} The value after ± is the Monte Carlo standard error of p: "
+        f"p counts the observed labelling among {result.n_permutations:,} relabellings, so none "
+        f"can be below {floor}.{reached} The value after ± is the Monte Carlo standard error of p: "
         "another seed would move p by about that much."
     )
 
@@ -156,8 +156,8 @@ def methods(result: PermutationResult) -> str:
         "direct": "drawn independently at random, with the identity included",
     }
     sentences = [
-        f"Model and brain representational dissimilarity matrices (RDMs; Kriegeskorte et al., 2008) "
-        f"of {result.n_stimuli} stimuli were compared by {method_name(result.method)} over the "
+        "Model and brain representational dissimilarity matrices (RDMs; Kriegeskorte et al., "
+        f"2008) of {result.n_stimuli} stimuli were compared by {method_name(result.method)} over the "
         f"{result.n_stimuli * (result.n_stimuli - 1) // 2:,} pairs of stimuli.",
         f"The null hypothesis of unrelated RDMs was tested by relabelling the stimuli of whole "
         f"matrices (Mantel, 1967) with {result.n_permutations:,} relabellings, "
