@@ -180,6 +180,6 @@ def _permutations(n: int) -> float:
     while True:
         took = seconds(n_permutations)
         spent += took
-        if took >= target or spent >= 1.5:
+        if took >= target or spent >= 1.5 or n_permutations >= 10**9:
             return n_permutations / took
-        n_permutations = int(n_permutations * min(10.0, max(2.0, 1.2 * target / took)))
+        n_permutations = int(n_permutations * min(10.0, max(2.0, 1.2 * target / max(took, 1e-3))))

@@ -59,7 +59,10 @@ def read_array(path: Path, option: str) -> NDArray[Any]:
     try:
         if path.suffix == ".npy":
             return np.load(path, allow_pickle=False)
-        comma = "," in path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
+        if not text.strip():
+            raise ValueError("the file is empty")
+        comma = "," in text
         return np.loadtxt(path, delimiter="," if comma else None, ndmin=1)
     except (ValueError, OSError) as error:
         raise InvalidInputError(

@@ -53,10 +53,11 @@ def command(
     from rsafast.features import compute_rdms
     from rsafast.io import read_features
 
+    layers, own_labels = read_features(features, key=key)
     rdms = compute_rdms(
-        read_features(features, key=key),
+        layers,
         metric,
-        labels=None if labels is None else _common.read_list(labels, "--labels"),
+        labels=own_labels if labels is None else _common.read_list(labels, "--labels"),
         normalize=normalize,
         noise_precision=None if precision is None else _common.read_array(precision, "--precision"),
         folds=None if folds is None else _common.read_groups(folds, "--folds"),

@@ -42,6 +42,7 @@ def render(
     alt: str,
     caption: str,
     key: str,
+    margins: tuple[float, float] | None = None,
     **options: object,
 ) -> Panel:
     """Draw on a fresh figure and return it as inline SVG.
@@ -53,16 +54,21 @@ def render(
     alt : what the figure shows, for readers who do not see it.
     caption : text under the figure.
     key : prefix of the ids inside the SVG; unique on the page.
+    margins : inches left of and below the axes, so that panels of a grid align; by default the
+        layout fits the labels, which is slower.
     """
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    settings = {"svg.fonttype": "none", "svg.hashsalt": key, "axes.unicode_minus": True}
-    with matplotlib.rc_context(settings):
-        figure = Figure(figsize=size, layout="constrained")
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": key}):
+        figure = Figure(figsize=size, layout="constrained" if margins is None else None)
         FigureCanvasSVG(figure)
-        draw(figure.subplots(), *args, **options)
+        axes = figure.subplots()
+        if margins is not None:
+            left, bottom = margins[0] / size[0], margins[1] / size[1]
+            figure.subplots_adjust(left, bottom, 1 - min(left, 0.03), 1 - min(bottom, 0.03))
+        draw(axes, *args, **options)
         buffer = io.StringIO()
         metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)

@@ -221,6 +221,7 @@ def _nulls(result: PermutationResult) -> Section:
                 f"p = {p}.",
                 caption=f"{name}: p = {p}",
                 key=f"null{index}",
+                margins=(0.55, 0.45),
                 palette=PAGE_PALETTE,
             )
         )
@@ -266,6 +267,7 @@ def _heatmaps(rdms: RDMs, side: str) -> Section:
             "of dissimilarity, stimuli in the order given.",
             caption=shorten(names[k], 40),
             key=f"{side.lower()}-rdm{k}",
+            margins=(0.0, 0.0),
         )
         for k in range(min(rdms.n_rdms, MAX_RDMS))
     ]

@@ -157,8 +157,8 @@ def methods(result: PermutationResult) -> str:
     }
     sentences = [
         "Model and brain representational dissimilarity matrices (RDMs; Kriegeskorte et al., "
-        f"2008) of {result.n_stimuli} stimuli were compared by {method_name(result.method)} over the "
-        f"{result.n_stimuli * (result.n_stimuli - 1) // 2:,} pairs of stimuli.",
+        f"2008) of {result.n_stimuli} stimuli were compared by {method_name(result.method)} over "
+        f"the {result.n_stimuli * (result.n_stimuli - 1) // 2:,} pairs of stimuli.",
         f"The null hypothesis of unrelated RDMs was tested by relabelling the stimuli of whole "
         f"matrices (Mantel, 1967) with {result.n_permutations:,} relabellings, "
         f"{engines.get(result.engine, f'from the {result.engine} engine')}"
