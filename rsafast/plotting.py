@@ -41,6 +41,8 @@ METHOD_NAMES: dict[str, str] = {
 }
 # Beyond this many rows a heatmap on a page shows no single stimulus any more.
 MAX_SHOWN_STIMULI = 240
+# A matrix of more cells than this is drawn without the values in them.
+MAX_LABELLED_CELLS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +207,7 @@ def draw_p_matrix(
     top = max(-np.log10(result.p_value.min()), 2.0)
     depth = -np.log10(p)
     image = ax.imshow(depth, cmap="cividis", vmin=0, vmax=top, interpolation="none", aspect="auto")
-    if p.size <= 200:
+    if p.size <= MAX_LABELLED_CELLS:
         for (row, column), value in np.ndenumerate(p):
             red, green, blue, _ = matplotlib.colormaps["cividis"](image.norm(depth[row, column]))
             bright = 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2 > 0.18
@@ -270,6 +272,7 @@ def draw_forest(
     style_axes(ax, palette)
     ax.spines["left"].set_visible(False)
     ax.tick_params(axis="y", length=0)
+    ax.tick_params(labelsize=9)
 
 
 def shorten(name: str, width: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -101,14 +101,17 @@ def command(
     from rsafast.io import read_rdms
     from rsafast.permutation.api import permutation_test
 
-    model_rdms, brain_rdms = read_rdms(models, key=models_key), read_rdms(brain, key=brain_key)
+    # Pairs may be missing only where a mask says so; the test checks that they lie outside it.
+    missing: Literal["error", "allow"] = "error" if mask is None else "allow"
+    model_rdms = read_rdms(models, key=models_key, missing=missing)
+    brain_rdms = read_rdms(brain, key=brain_key, missing=missing)
     result = permutation_test(
         model_rdms,
         brain_rdms,
         method=method,
         n_permutations=permutations,
         alternative=alternative,
-        covariates=None if covariates is None else read_rdms(covariates),
+        covariates=None if covariates is None else read_rdms(covariates, missing=missing),
         mask=None if mask is None else _read_mask(mask),
         blocks=None if blocks is None else _common.read_groups(blocks, "--blocks"),
         tail=tail,

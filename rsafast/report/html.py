@@ -12,6 +12,7 @@ from rsafast._textfile import write_text
 from rsafast.permutation.result import TAIL_NAMES, PermutationResult
 from rsafast.plotting import (
     CORRECTION_NAMES,
+    MAX_LABELLED_CELLS,
     MAX_SHOWN_STIMULI,
     draw_forest,
     draw_null,
@@ -128,8 +129,6 @@ def _columns(result: PermutationResult) -> list[str]:
         "Model",
         "Brain",
         method_name(result.method),
-        "Null mean ± SD",
-        "z",
         "p ± MC error",
         "Family-wise p (max-T)",
         "Family-wise p (step-down)",
@@ -137,7 +136,7 @@ def _columns(result: PermutationResult) -> list[str]:
     ]
     if result.p_tail is not None and result.tail is not None:
         columns.append(f"≈ p ({TAIL_NAMES.get(result.tail, result.tail)}, approximate)")
-    return columns
+    return [*columns, "Null mean ± SD", "z"]
 
 
 def _order(result: PermutationResult) -> list[tuple[int, int]]:
@@ -149,35 +148,32 @@ def _order(result: PermutationResult) -> list[tuple[int, int]]:
 
 def _rows(result: PermutationResult) -> list[dict[str, Any]]:
     """One dict a pair: names, and (value, text) cells so that the page also holds exact numbers."""
-    rows = []
-    for i, j in _order(result)[:MAX_ROWS]:
-        p, error = float(result.p_value[i, j]), float(result.p_standard_error[i, j])
-        z = float(result.z[i, j])
-        cells = [
-            (float(result.statistic[i, j]), f"{result.statistic[i, j]:.4f}"),
-            (
-                float(result.null_mean[i, j]),
-                f"{result.null_mean[i, j]:.4f} ± {result.null_std[i, j]:.4f}",
-            ),
-            (z, f"{z:.2f}" if np.isfinite(z) else "–"),
-            (p, text.p_with_error(p, error)),
-        ]
-        corrected = [result.p_value_fwer, result.p_value_stepdown, result.q_value]
-        cells += [
-            (float(values[i, j]), text.scientific(float(values[i, j]))) for values in corrected
-        ]
-        if result.p_tail is not None:
-            tail = float(result.p_tail[i, j])
-            cells.append((tail, text.scientific(tail)))
-        rows.append(
-            {
-                "model": result.model_names[i],
-                "brain": result.brain_names[j],
-                "cells": cells,
-                "significant": bool(result.p_value_fwer[i, j] <= text.ALPHA),
-            }
-        )
-    return rows
+    return [
+        {
+            "model": result.model_names[i],
+            "brain": result.brain_names[j],
+            "cells": _cells(result, i, j),
+            "significant": bool(result.p_value_fwer[i, j] <= text.ALPHA),
+        }
+        for i, j in _order(result)[:MAX_ROWS]
+    ]
+
+
+def _cells(result: PermutationResult, i: int, j: int) -> list[tuple[float, str]]:
+    """Return (exact value, text) of every number of one pair, in the order of `_columns`."""
+    statistic, z = float(result.statistic[i, j]), float(result.z[i, j])
+    mean, sd = float(result.null_mean[i, j]), float(result.null_std[i, j])
+    p, error = float(result.p_value[i, j]), float(result.p_standard_error[i, j])
+    adjusted = [result.p_value_fwer, result.p_value_stepdown, result.q_value]
+    if result.p_tail is not None and result.tail is not None:
+        adjusted.append(result.p_tail)
+    return [
+        (statistic, text.signed(statistic, 4)),
+        (p, text.p_with_error(p, error)),
+        *((float(values[i, j]), text.scientific(float(values[i, j]))) for values in adjusted),
+        (mean, f"{text.signed(mean, 4)} ± {sd:.4f}"),
+        (z, text.signed(z, 2)),
+    ]
 
 
 def _forest(result: PermutationResult) -> Section:
@@ -192,7 +188,7 @@ def _forest(result: PermutationResult) -> Section:
         draw_forest,
         result,
         pairs,
-        size=(5.4, 0.75 + 0.26 * len(pairs)),
+        size=(4.9, 0.75 + 0.26 * len(pairs)),
         alt=f"Dot plot: observed {method_name(result.method)} of {len(pairs)} pairs over the "
         "central 95 percent of their null distributions; the values are in the table of pairs.",
         caption="Dots: observed value, filled where the family-wise p (max-T) is at most "
@@ -240,7 +236,10 @@ def _matrices(result: PermutationResult) -> Section:
             draw_p_matrix,
             result,
             correction,
-            size=(max(width, 2.4), 0.75 + 0.3 * max(n_models, 1)),
+            size=(
+                max(width, 2.4),
+                0.75 + (0.3 if result.n_pairs <= MAX_LABELLED_CELLS else 0.18) * n_models,
+            ),
             alt=f"Matrix of −log10 {CORRECTION_NAMES[correction]} for {n_models} models by "
             f"{n_brain} brain RDMs; the values are in the table of pairs.",
             caption=CORRECTION_NAMES[correction],

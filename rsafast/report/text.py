@@ -44,6 +44,13 @@ def scientific(value: float, digits: int = 2) -> str:
     return f"{mantissa}\u00a0×\u00a010{str(int(exponent)).translate(_SUPERSCRIPTS)}"
 
 
+def signed(value: float, decimals: int) -> str:
+    """Write a number with a true minus sign; NaN is a dash, and zero has no sign."""
+    if not np.isfinite(value):
+        return "–"
+    return f"{round(value, decimals) + 0.0:.{decimals}f}".replace("-", "−")
+
+
 def p_with_error(p: float, error: float) -> str:
     """Write p and its Monte Carlo standard error, the latter to one digit."""
     return scientific(p) if error == 0 else f"{scientific(p)} ± {scientific(error, 1)}"

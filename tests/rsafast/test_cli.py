@@ -288,3 +288,22 @@ def test_demo_passes_its_options_on(tmp_path, monkeypatch):
 def test_version(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("rsafast ")
+
+
+def test_missing_pairs_need_a_mask(files, capsys, monkeypatch):
+    seen = []
+
+    def record(models, brain, **options):
+        seen.append(models)
+        return make_result()
+
+    monkeypatch.setattr("rsafast.permutation.api.permutation_test", record)
+    values = np.random.default_rng(1).random((2, 66))
+    values[0, 5] = np.nan
+    np.save(files / "mask.npy", ~np.isnan(values[0]))
+    np.savez(files / "models.npz", a=values)
+    argv = ["test", str(files / "models.npz"), str(files / "brain.h5"), "-q"]
+    assert main(argv) == 2
+    assert "models.npz" in capsys.readouterr().err
+    assert main([*argv, "--mask", str(files / "mask.npy")]) == 0
+    assert np.isnan(seen[0].vectors[0, 5])

@@ -94,8 +94,8 @@ def test_numbers_in_the_table_equal_the_result(tmp_path):
     for model, brain, cells in rows:
         i, j = result.model_names.index(model), result.brain_names.index(brain)
         values = [float(v) for v in re.findall(r'data-value="([^"]*)"', cells)]
-        expected = ["statistic", "null_mean", "z", "p_value", "p_value_fwer"]
-        expected += ["p_value_stepdown", "q_value"]
+        expected = ["statistic", "p_value", "p_value_fwer", "p_value_stepdown", "q_value"]
+        expected += ["null_mean", "z"]
         assert values == [getattr(result, name)[i, j] for name in expected]
 
 
@@ -166,3 +166,27 @@ def test_scientific(value, shown):
 def test_rejects_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(InvalidInputError, match="absent"):
         write_report(tmp_path / "absent" / "report.html", make_result())
+
+
+def test_a_constant_null_is_drawn(tmp_path):
+    constant = {
+        "statistic": np.zeros((1, 1)),
+        "p_value": np.ones((1, 1)),
+        "p_value_fwer": np.ones((1, 1)),
+        "null_mean": np.zeros((1, 1)),
+        "null_std": np.zeros((1, 1)),
+        "histogram": np.eye(1, 40, dtype=np.int64)[None] * 2_000,
+        "histogram_range": np.zeros((1, 1, 2)),
+    }
+    _, page = page_of(tmp_path, make_result(1, 1, **constant))
+    assert "not shown to be related" in page.text
+
+
+def test_missing_pairs_are_left_blank():
+    from rsafast.plotting import rank_percentiles
+
+    vector = np.array([0.1, np.nan, 0.3, 0.2, 0.5, 0.4])
+    percentiles, _ = rank_percentiles(vector, 4)
+    assert np.isnan(percentiles[0, 2])
+    assert percentiles[0, 1] == 0
+    assert percentiles[1, 3] == 100
