@@ -1,0 +1,43 @@
+"""Random relabellings of n stimuli, each a function of (seed, stream, index) alone.
+
+Relabelling `index` sorts the stimuli by n random words of Philox4x64-10 (Salmon et al. 2011) with
+key (seed, stream) and counter (word block, index). So any part of a long test can be drawn anywhere,
+in any order, on any device, and is the same.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rsafast_kernels._native import native
+from rsafast_kernels._threads import num_threads
+from rsafast_kernels.errors import InvalidInputError
+
+__all__ = ["relabelings"]
+
+
+def relabelings(
+    seed: int, stream: int, start: int, count: int, n: int, groups: ArrayLike | None = None
+) -> NDArray[np.int32]:
+    """Draw relabellings `start` to ``start + count``.
+
+    Parameters
+    ----------
+    seed : 0 <= seed < 2**64.
+    stream : which independent sequence of this seed (0 <= stream < 2**64).
+    start, count : the indices to draw.
+    n : number of stimuli.
+    groups : (n,) integers; stimuli trade places only within their group. None: all are one group.
+
+    Returns
+    -------
+    (count, n) int32, each row a uniform permutation of 0..n-1 that keeps every group in place.
+    """
+    if not 0 <= seed < 2**64:
+        raise InvalidInputError(f"seed must be between 0 and 2**64 - 1, got {seed}")
+    members = np.zeros(n, np.int32)
+    if groups is not None:
+        members[:] = np.unique(np.asarray(groups), return_inverse=True)[1]
+    slots = np.argsort(members, kind="stable").astype(np.int32)
+    out = np.empty((count, n), np.int32)
+    native.relabelings(seed, stream, start, members, slots, out, num_threads())
+    return out
