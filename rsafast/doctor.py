@@ -6,7 +6,6 @@ import ctypes
 import importlib.metadata
 import importlib.util
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable
@@ -49,13 +48,11 @@ def diagnose(measure: bool = True) -> dict[str, Any]:
         ``system``, ``required``, ``optional``, ``backends`` and, if measured, ``speed``. A package
         that is missing has the version None.
     """
+    from rsafast.io.provenance import provenance
+
+    here = provenance()
     facts: dict[str, Any] = {
-        "system": {
-            "rsafast": version("rsafast"),
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-            "processor": processor(),
-        },
+        "system": {key: here[key] for key in ("rsafast", "python", "platform", "processor")},
         "required": {name: version(name) for name in REQUIRED},
         "optional": {
             extra: {name: version(name) for name in names} for extra, names in OPTIONAL.items()
@@ -73,18 +70,6 @@ def version(distribution: str) -> str | None:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def processor() -> str:
-    """Name the processor, as far as the system tells."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            for line in lines:
-                if line.startswith("model name"):
-                    return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def backends() -> dict[str, Any]:
