@@ -1,0 +1,78 @@
+"""``rsafast compare``: the similarity of every model RDM to every brain RDM, without inference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rsafast.cli import _common
+
+if TYPE_CHECKING:
+    from rsafast.rdms import RDMs
+
+NAME = "compare"
+HELP = "Compare every RDM of one file with every RDM of another; no p-values."
+EXAMPLE = "Example: rsafast compare models.h5 brain.h5 --method spearman --csv similarity.csv"
+
+
+def command(
+    ctx: typer.Context,
+    models: Annotated[Path, typer.Argument(help="RDMs: .h5, .npy, .npz, .mat or .csv.")],
+    brain: Annotated[Path, typer.Argument(help="RDMs to compare them with.")],
+    method: Annotated[
+        str, typer.Option("--method", "-m", help=f"Comparator: {_common.METHODS}.")
+    ] = "spearman",
+    models_key: Annotated[
+        str | None,
+        typer.Option(help="Variable inside MODELS, where it holds several.", show_default="none"),
+    ] = None,
+    brain_key: Annotated[
+        str | None,
+        typer.Option(help="Variable inside BRAIN, where it holds several.", show_default="none"),
+    ] = None,
+    csv: Annotated[
+        Path | None, typer.Option(help="Also write the table to this .csv.", show_default="none")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON instead of a table.", show_default="off")
+    ] = False,
+) -> None:
+    """Read, compare, print."""
+    _common.check_output(csv, "--csv", (".csv",))
+    from rsafast.compare import compare
+    from rsafast.io import read_rdms
+
+    a, b = read_rdms(models, key=models_key), read_rdms(brain, key=brain_key)
+    similarity = compare(a, b, method=method)
+    if csv is not None:
+        import pandas as pd
+
+        from rsafast._textfile import write_text
+
+        frame = pd.DataFrame(similarity, index=list(a.names), columns=list(b.names))
+        write_text(csv, frame.to_csv(index_label="model", lineterminator="\n"))
+        ctx.obj.append(csv)
+        _common.say(f"wrote {csv}")
+    if as_json:
+        _common.print_json(
+            {"method": method, "models": a.names, "brain": b.names, "similarity": similarity}
+        )
+    else:
+        _print_table(a, b, similarity.tolist(), method)
+
+
+def _print_table(a: RDMs, b: RDMs, similarity: list[list[float]], method: str) -> None:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(
+        box=box.SIMPLE_HEAD, title=f"{method}, {a.n_stimuli} stimuli", title_justify="left"
+    )
+    table.add_column("model")
+    for name in b.names:
+        table.add_column(str(name), justify="right")
+    for name, row in zip(a.names, similarity, strict=True):
+        table.add_row(str(name), *(f"{value:.4f}" for value in row))
+    _common.output_console().print(table)

@@ -1,0 +1,205 @@
+"""``rsafast test``: permutation tests of every model RDM against every brain RDM."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from rsafast.cli import _common
+
+if TYPE_CHECKING:
+    from rsafast.permutation.result import PermutationResult
+
+NAME = "test"
+HELP = (
+    "Test every model RDM against every brain RDM by relabelling the stimuli. "
+    "p-values are exact, and come with family-wise (max-T) and false-discovery correction."
+)
+EXAMPLE = "Example: rsafast test models.h5 brain.h5 -n 1000000 --out result.h5 --report result.html"
+MAX_ROWS = 60
+
+
+def command(
+    ctx: typer.Context,
+    models: Annotated[Path, typer.Argument(help="Model RDMs: .h5, .npy, .npz, .mat or .csv.")],
+    brain: Annotated[Path, typer.Argument(help="Brain RDMs to test them against.")],
+    method: Annotated[
+        str, typer.Option("--method", "-m", help=f"Comparator: {_common.METHODS}.")
+    ] = "spearman",
+    permutations: Annotated[
+        int,
+        typer.Option("--permutations", "-n", min=1, help="Relabellings; p cannot be below 1/N."),
+    ] = 1_000_000,
+    alternative: Annotated[str, typer.Option(help="greater, less or two-sided.")] = "greater",
+    covariates: Annotated[
+        Path | None, typer.Option(help="RDMs to partial out of both sides.", show_default="none")
+    ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            help="Pairs to use: .npy of booleans, (pairs,) or (n, n).", show_default="none"
+        ),
+    ] = None,
+    blocks: Annotated[
+        Path | None,
+        typer.Option(help="Block of every stimulus, one a line; relabel within blocks only."),
+    ] = None,
+    tail: Annotated[
+        str | None,
+        typer.Option(help="Approximate p below 1/N beside the exact one: gpd or pearson3."),
+    ] = None,
+    engine: Annotated[str, typer.Option(help="auto, orbit, exact or direct.")] = "auto",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random relabellings.")] = 0,
+    memory: Annotated[
+        str | None,
+        typer.Option(help="Upper bound on memory, such as 2GB or 500MB; by default chosen."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    keep_null: Annotated[
+        bool,
+        typer.Option(
+            "--keep-null", help="Keep every null value in the result file.", show_default="off"
+        ),
+    ] = False,
+    models_key: Annotated[
+        str | None,
+        typer.Option(help="Variable inside MODELS, where it holds several.", show_default="none"),
+    ] = None,
+    brain_key: Annotated[
+        str | None,
+        typer.Option(help="Variable inside BRAIN, where it holds several.", show_default="none"),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="Write the whole result to this .h5.", show_default="none"
+        ),
+    ] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option(help="Write the table of pairs to this .csv.", show_default="none"),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Write a self-contained report to this .html.", show_default="none"),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON instead of a table.", show_default="off")
+    ] = False,
+    quiet: Annotated[
+        bool,
+        typer.Option("--quiet", "-q", help="No progress bar and no messages.", show_default="off"),
+    ] = False,
+) -> None:
+    """Check the outputs, read, test, write, print."""
+    budget = _common.parse_memory(memory)
+    _common.check_output(out, "--out", (".h5", ".hdf5"))
+    _common.check_output(csv, "--csv", (".csv",))
+    _common.check_output(report, "--report", (".html", ".htm"))
+    from rsafast.io import read_rdms
+    from rsafast.permutation.api import permutation_test
+
+    # Pairs may be missing only where a mask says so; the test checks that they lie outside it.
+    missing: Literal["error", "allow"] = "error" if mask is None else "allow"
+    model_rdms = read_rdms(models, key=models_key, missing=missing)
+    brain_rdms = read_rdms(brain, key=brain_key, missing=missing)
+    result = permutation_test(
+        model_rdms,
+        brain_rdms,
+        method=method,
+        n_permutations=permutations,
+        alternative=alternative,
+        covariates=None if covariates is None else read_rdms(covariates, missing=missing),
+        mask=None if mask is None else _read_mask(mask),
+        blocks=None if blocks is None else _common.read_groups(blocks, "--blocks"),
+        tail=tail,
+        engine=engine,
+        seed=seed,
+        device=device,
+        keep_null=keep_null,
+        memory_budget=budget,
+        progress=not quiet,
+    )
+    written: list[Path] = ctx.obj
+    for path in (out, csv):
+        if path is not None:
+            result.save(path)
+            written.append(path)
+    if report is not None:
+        from rsafast.report import write_report
+
+        write_report(report, result, models=model_rdms, brain=brain_rdms)
+        written.append(report)
+    if as_json:
+        _common.print_json(_as_dict(result))
+    else:
+        print_result(result)
+    if written and not quiet:
+        _common.say(f"wrote {', '.join(map(str, written))}")
+
+
+def _read_mask(path: Path) -> Any:
+    """Read the pairs to use; numbers other than 0 and 1 are an error, not a truth value."""
+    import numpy as np
+
+    from rsafast.errors import InvalidInputError
+
+    mask = _common.read_array(path, "--mask")
+    if mask.dtype != bool and not np.isin(mask, (0, 1)).all():
+        raise InvalidInputError(f"--mask {path}: expected only 0 and 1, or booleans")
+    return mask.astype(bool)
+
+
+def _as_dict(result: PermutationResult) -> dict[str, Any]:
+    return {
+        "n_permutations": result.n_permutations,
+        "n_stimuli": result.n_stimuli,
+        "method": result.method,
+        "alternative": result.alternative,
+        "engine": result.engine,
+        "device": result.device,
+        "seed": result.seed,
+        "tail": result.tail,
+        "pairs": result.to_dataframe().to_dict("records"),
+        "parameters": result.parameters,
+        "provenance": result.provenance,
+    }
+
+
+def print_result(result: PermutationResult) -> None:
+    """Print the pairs as a table, smallest p first, and below it what was tested."""
+    from rich import box
+    from rich.table import Table
+
+    frame = result.to_dataframe().sort_values("p_value", kind="stable")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("model", "brain"):
+        table.add_column(name, overflow="fold")
+    headers = [result.method, "p", "± MC error", "p family-wise (max-T)", "q (BH)"]
+    if result.p_tail is not None:
+        headers.append(f"≈ p ({result.tail})")
+    for header in headers:
+        table.add_column(header, justify="right")
+    for _, row in frame.head(MAX_ROWS).iterrows():
+        cells = [f"{row.statistic:.4f}", f"{row.p_value:.3g}", f"{row.p_standard_error:.1g}"]
+        cells += [f"{row.p_value_fwer:.3g}", f"{row.q_value:.3g}"]
+        if result.p_tail is not None:
+            cells.append(f"{row.p_tail:.2g}")
+        table.add_row(str(row.model), str(row.brain), *cells)
+    console = _common.output_console()
+    console.print(table)
+    if len(frame) > MAX_ROWS:
+        console.print(f"{len(frame) - MAX_ROWS:,} more pairs; --csv writes all of them.")
+    console.print(result.summary(), soft_wrap=True)
+    console.print(_rate(result))
+
+
+def _rate(result: PermutationResult) -> str:
+    """Say how long it took, where the provenance knows."""
+    seconds = result.provenance.get("seconds")
+    if not isinstance(seconds, int | float) or seconds <= 0:
+        return ""
+    rate = result.n_permutations * result.n_pairs / seconds
+    return f"Took {seconds:.3g} s, {rate:,.0f} pair relabellings a second."
