@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rsafast.compare import compare
+    from rsafast.comparison import compare
     from rsafast.features import compute_rdms
     from rsafast.io.readers import read_features, read_rdms
     from rsafast.permutation.api import permutation_test
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _HOME = {
     "PermutationResult": "rsafast.permutation.result",
     "RDMs": "rsafast.rdms",
-    "compare": "rsafast.compare",
+    "compare": "rsafast.comparison",
     "compute_rdms": "rsafast.features",
     "permutation_test": "rsafast.permutation.api",
     "read_features": "rsafast.io.readers",
@@ -41,7 +41,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'rsafast' has no attribute {name!r}")
     value = getattr(import_module(_HOME[name]), name)
-    globals()[name] = value  # so that `rsafast.compare` is the function, also once its module is loaded
+    globals()[name] = value
     return value
 
 

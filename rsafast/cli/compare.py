@@ -41,7 +41,7 @@ def command(
 ) -> None:
     """Read, compare, print."""
     _common.check_output(csv, "--csv", (".csv",))
-    from rsafast.compare import compare
+    from rsafast.comparison import compare
     from rsafast.io import read_rdms
 
     a, b = read_rdms(models, key=models_key), read_rdms(brain, key=brain_key)

@@ -17,7 +17,7 @@ from rsafast_kernels.rank import average_ranks
 
 from rsafast._condensed import expand
 from rsafast.comparators import Comparator, FloatArray, prepare, require_plain
-from rsafast.compare import tau_scale
+from rsafast.comparison import tau_scale
 from rsafast.errors import InvalidInputError, UnsupportedCaseError
 from rsafast.mask import check_complete
 from rsafast.rdms import RDMs

@@ -213,7 +213,7 @@ def test_rejects_a_mask_that_is_none(files, content, capsys):
 
 
 def test_compare_prints_and_writes_the_library_numbers(files, capsys):
-    from rsafast.compare import compare
+    from rsafast.comparison import compare
 
     argv = ["compare", str(files / "models.h5"), str(files / "brain.h5")]
     assert main([*argv, "--json", "--csv", str(files / "c.csv")]) == 0
