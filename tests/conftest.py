@@ -1,0 +1,61 @@
+"""Fixtures that every layer shares."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+RandomRDM = Callable[..., np.ndarray]
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    """Fix the global generators, which some peers draw from; our own code takes generators."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(20_240_229)
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Folder of the real data sets: RSAFAST_DATA, or ../shared/data beside the repository."""
+    default = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+    folder = Path(os.environ.get("RSAFAST_DATA", default))
+    if not folder.is_dir():
+        pytest.skip(f"real data not found in {folder}; set RSAFAST_DATA to its folder")
+    return folder
+
+
+@pytest.fixture
+def random_rdm(rng: np.random.Generator) -> RandomRDM:
+    """Make an (n, n) RDM: ``random_rdm(n, kind="gaussian")``, a new one each call.
+
+    Kinds: gaussian (points in a cloud), clustered (sorted clusters), line (ordered points, the
+    hardest case for cyclic shifts), categories (0 within, 1 between: nearly all pairs tie).
+    """
+
+    def make(n: int, kind: str = "gaussian") -> np.ndarray:
+        group = np.arange(n) * 4 // max(n, 4)
+        if kind == "categories":
+            return (group[:, None] != group[None, :]).astype(float)
+        if kind == "gaussian":
+            points = rng.standard_normal((n, 10))
+        elif kind == "clustered":
+            points = rng.standard_normal((4, 10))[group] * 3 + rng.standard_normal((n, 10))
+        elif kind == "line":
+            points = (np.arange(n) + 0.1 * rng.standard_normal(n))[:, None]
+        else:
+            raise ValueError(f"unknown kind {kind!r}")
+        distance = np.sqrt(((points[:, None] - points[None]) ** 2).sum(-1))
+        return (distance + distance.T) / 2
+
+    return make
