@@ -24,7 +24,7 @@ from rsafast_kernels._native import native
 from rsafast_kernels._threads import num_threads
 from rsafast_kernels.errors import InvalidInputError
 
-__all__ = ["METRICS", "Metric", "cholesky_factor", "pairwise_distances"]
+__all__ = ["METRICS", "Metric", "check_rows", "cholesky_factor", "pairwise_distances"]
 
 Metric = Literal[
     "correlation",
@@ -208,11 +208,35 @@ def cholesky_factor(precision: ArrayLike, p: int, name: str = "precision") -> Fl
             f"{name} is not symmetric (largest difference {gap:.3g}); pass (P + P.T) / 2"
         )
     try:
-        return np.linalg.cholesky((matrix + matrix.T) / 2)
+        factor: Float64Array = np.linalg.cholesky((matrix + matrix.T) / 2)
     except np.linalg.LinAlgError:
         raise InvalidInputError(
             f"{name} is not positive definite; regularise the covariance before inverting it"
         ) from None
+    return factor
+
+
+def check_rows(x: ArrayLike, metric: Metric) -> None:
+    """Raise what :func:`pairwise_distances` would raise for the values of `x`, in one quick pass.
+
+    For callers with several sets who want the errors of all before the work on the first.
+    """
+    array = _as_float(x)
+    sets = _stack(array, metric)
+    _check_values(sets, metric, 1.0, 0.1)
+    if metric not in ("correlation", "cosine"):
+        return
+    low, high = sets.min(axis=-1), sets.max(axis=-1)
+    bad = low == high if metric == "correlation" else (low == 0) & (high == 0)
+    if bad.any():
+        index, row = np.unravel_index(int(np.argmax(bad)), bad.shape)
+        name = f"x[{index}]" if len(sets) > 1 else "x"
+        raise InvalidInputError(_undefined(int(row), name, metric))
+
+
+def _undefined(row: int, name: str, metric: str) -> str:
+    what = "constant: its correlation" if metric == "correlation" else "zero: its cosine"
+    return f"row {row} of {name} is {what} with any other row is undefined; drop the row"
 
 
 def _as_float(x: ArrayLike) -> FloatArray:
@@ -296,17 +320,16 @@ def _unit(x: FloatArray, metric: str, where: str, workers: int) -> _Bilinear:
     native.pairwise_unit_rows(x, unit, pre, shift, scale, centre, workers)
     if not scale.all():
         row = int(np.argmin(scale != 0))
-        what = "constant: its correlation" if centre else "zero: its cosine"
-        raise InvalidInputError(
-            f"row {row} of {where} is {what} with any other row is undefined; drop the row"
-        )
+        raise InvalidInputError(_undefined(row, where, metric))
     half_norms = np.full(n, 0.5)
     # Rows that all point one way (rectified features) would cancel in every pair. Distances do not
-    # change when the mean is taken off the unit vectors, and the cancellation goes.
+    # change when the mean is taken off the unit vectors, in float64, and the cancellation goes.
     common = unit[:: max(1, n // 64)].mean(axis=0, dtype=np.float64)
     if common @ common > 0.75:
-        centred, norms = _centred(unit, unit.dtype, 1.0, workers)
-        unit, half_norms = centred, norms / 2
+        wide = np.empty(x.shape)
+        native.pairwise_unit_rows(x.astype(np.float64), wide, pre, shift, scale, centre, workers)
+        unit, norms = _centred(wide, x.dtype, 1.0, workers)
+        half_norms = norms / 2
     return _Bilinear(
         unit, unit, half_norms, half_norms, 1.0, x, pre, shift, scale, direct_factor=0.5, top=2.0
     )

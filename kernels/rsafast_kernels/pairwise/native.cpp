@@ -202,7 +202,10 @@ void finish(Array<const T> g, Index first, Index column, Array<T> out, Array<con
                 const double limit = std::max(floor, tau * (bounds[i] + bounds[j]));
                 if (std::fabs(value[l]) >= limit) continue;
                 const S *x = rows + i * width, *y = rows + j * width;
-                if (normalised) {
+                // Fused multiply-adds round the two sides differently: equal rows would miss 0.
+                if (std::equal(x, x + width, y)) {
+                    value[l] = 0.0;
+                } else if (normalised) {
                     const double px = pres[i], py = pres[j], mx = shifts[i], my = shifts[j];
                     const double sx = scales[i], sy = scales[j];
                     value[l] = direct_factor * direct(form, width, parts, [=](Index k) {
