@@ -51,7 +51,9 @@ def average_ranks(values: ArrayLike) -> NDArray[np.float64]:
         )
     rows = np.ascontiguousarray(np.atleast_2d(array))
     if rows.shape[1] >= 2**32:
-        raise InvalidInputError(f"values holds {rows.shape[1]} values a row; the limit is 2**32 - 1")
+        raise InvalidInputError(
+            f"values holds {rows.shape[1]} values a row; the limit is 2**32 - 1"
+        )
     bad = native.first_non_finite(rows, num_threads())
     if bad >= 0:
         row, column = divmod(bad, rows.shape[1])
@@ -71,10 +73,10 @@ def _as_float(array: NDArray[np.generic]) -> NDArray[np.floating]:
         raise InvalidInputError(
             f"values must be real numbers of at most 64 bits, got dtype {array.dtype}"
         )
-    if array.dtype.kind in "iu" and array.dtype.itemsize == 8 and array.size:
-        if int(array.max()) > 2**53 or int(array.min()) < -(2**53):
-            raise InvalidInputError(
-                "values holds integers beyond 2**53, which float64 cannot tell apart; "
-                "subtract an offset first"
-            )
+    wide = array.dtype.kind in "iu" and array.dtype.itemsize == 8 and array.size > 0
+    if wide and (int(array.max()) > 2**53 or int(array.min()) < -(2**53)):
+        raise InvalidInputError(
+            "values holds integers beyond 2**53, which float64 cannot tell apart; "
+            "subtract an offset first"
+        )
     return array.astype(np.float64)
