@@ -431,9 +431,11 @@ def _condense(form: _Bilinear, out: FloatArray, workers: int) -> None:
     if n * n * width <= _INLINE_PRODUCTS:
         _tile(form, target, 0, n, 0, n)
     else:
+        # At least about eight tiles, so that no thread is left without.
+        height = min(_TILE_ROWS, 32 * -(-n // 256))
         tiles = [
-            (first, min(first + _TILE_ROWS, n), column, min(column + _TILE_COLUMNS, n))
-            for first in range(0, n, _TILE_ROWS)
+            (first, min(first + height, n), column, min(column + _TILE_COLUMNS, n))
+            for first in range(0, n, height)
             for column in range(first, n, _TILE_COLUMNS)
         ]
         run_tiles = [partial(_tile, form, target, *tile) for tile in tiles]
