@@ -49,6 +49,7 @@ def spectra(
     relabelings: NDArray[np.int32],
     *,
     side: Literal["permuted", "fixed"],
+    out: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
     """Spectra of the circulant diagonals of every matrix under every relabelling.
 
@@ -57,6 +58,7 @@ def spectra(
     stack : (M, n, n) float64, symmetric with zero diagonal, n >= 2.
     relabelings : (K, n) int32, each row a permutation of 0..n-1.
     side : which factor of ⟨A_π, B⟩ this is; the fixed one carries the constant factors.
+    out : flat buffer to write to, of `spectra_bytes` for every row; the result is a view of it.
 
     Returns
     -------
@@ -68,7 +70,9 @@ def spectra(
     n = stack.shape[1]
     if relabelings.ndim != 2 or relabelings.shape[1] != n:
         raise InvalidInputError(f"relabelings must be (count, {n}), got {relabelings.shape}")
-    panel = aligned_empty((n // 2 + 1, len(relabelings) * len(stack), 2 * _padded(n)), stack.dtype)
+    shape = (n // 2 + 1, len(relabelings) * len(stack), 2 * _padded(n))
+    size = shape[0] * shape[1] * shape[2]
+    panel = (aligned_empty((size,)) if out is None else out[:size]).reshape(shape)
     native.orbit_spectra(
         np.ascontiguousarray(stack),
         np.ascontiguousarray(relabelings, dtype=np.int32),
