@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
@@ -145,6 +146,7 @@ def permutation_test(
     budget = parse_bytes(memory_budget)
     a, b, z = _aligned(models, brain, covariates)
     keep = as_pair_mask(mask, a.n_stimuli)
+    n_permutations, seed = int(n_permutations), int(seed)
     groups = _as_groups(blocks, a.n_stimuli)
     statistic = build_statistic(
         comparator, a, b, covariates=z, keep=keep, scheme=covariate_scheme, rerank=engine == "direct"
@@ -187,9 +189,9 @@ def permutation_test(
 def _check_choices(
     n_permutations: int, alternative: str, tail: str | None, engine: str, seed: int, scheme: str
 ) -> None:
-    if isinstance(n_permutations, bool) or int(n_permutations) != n_permutations or n_permutations < 1:
+    if not _is_whole(n_permutations) or n_permutations < 1:
         raise InvalidInputError(f"n_permutations must be a positive integer, got {n_permutations!r}")
-    if isinstance(seed, bool) or int(seed) != seed or not 0 <= seed < 2**64:
+    if not _is_whole(seed) or not 0 <= seed < 2**64:
         raise InvalidInputError(f"seed must be an integer from 0 to 2**64 - 1, got {seed!r}")
     choices: tuple[tuple[str, str | None, tuple[str | None, ...]], ...] = (
         ("alternative", alternative, tuple(ALTERNATIVES)),
@@ -202,6 +204,10 @@ def _check_choices(
             raise InvalidInputError(
                 f"{name} must be one of {', '.join(map(str, allowed))}, got {value!r}"
             )
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _aligned(models: Any, brain: Any, covariates: Any | None) -> tuple[RDMs, RDMs, RDMs | None]:
