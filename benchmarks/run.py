@@ -106,7 +106,9 @@ def table(stored: dict[str, Any]) -> str:
     for size, label in ((1_700_000, "1.7 M"), (50_000_000, "50 M")):
         ours = seconds(rows, f"test_rank[{size}-uniform-rsafast]")
         theirs = seconds(rows, f"test_rank[{size}-uniform-scipy]")
-        lines.append(f"| ranks of {label} values | {ours:.3f} s | SciPy {theirs:.2f} s | {theirs / ours:.0f}× |")
+        lines.append(
+            f"| ranks of {label} values | {ours:.3f} s | SciPy {theirs:.2f} s | {theirs / ours:.0f}× |"
+        )
     for metric in ("correlation", "euclidean", "cityblock"):
         named = {
             r["name"].rstrip("]").split(f"{metric}-")[-1]: float(r["seconds"]["median"])
@@ -115,7 +117,11 @@ def table(stored: dict[str, Any]) -> str:
         }
         ours, floor = named.pop("rsafast"), named.pop("syrk")
         peer = min(named, key=lambda k: named[k])
-        note = f" ({100 * floor / ours:.0f} % of the bare product's speed)" if metric != "cityblock" else ""
+        note = (
+            f" ({100 * floor / ours:.0f} % of the bare product's speed)"
+            if metric != "cityblock"
+            else ""
+        )
         lines.append(
             f"| {metric} RDM, 3000 × 1000 float32 | {ours * 1e3:.0f} ms{note} |"
             f" {peer} {named[peer]:.2f} s | {named[peer] / ours:.0f}× |"

@@ -57,13 +57,13 @@ def get_comparator(method: str) -> Comparator:
     """Comparator of that name; rsatoolbox's "corr" and "tau-b" are understood too."""
     name = _ALIASES.get(method, method)
     if name not in COMPARATORS:
-        raise InvalidInputError(
-            f"method must be one of {', '.join(COMPARATORS)}, got {method!r}"
-        )
+        raise InvalidInputError(f"method must be one of {', '.join(COMPARATORS)}, got {method!r}")
     return COMPARATORS[name]
 
 
-def prepare(comparator: Comparator, vectors: FloatArray, n: int, names: tuple[str, ...]) -> FloatArray:
+def prepare(
+    comparator: Comparator, vectors: FloatArray, n: int, names: tuple[str, ...]
+) -> FloatArray:
     """Vectors whose products are the comparator's values.
 
     Parameters

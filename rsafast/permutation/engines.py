@@ -51,7 +51,9 @@ class Plan:
 # ---------------------------------------------------------------- orbit
 
 
-def plan_orbit(statistic: BilinearStatistic, n: int, n_permutations: int, seed: int, budget: int) -> Plan:
+def plan_orbit(
+    statistic: BilinearStatistic, n: int, n_permutations: int, seed: int, budget: int
+) -> Plan:
     """Plan orbit sampling of at least `n_permutations` relabellings within `budget` bytes."""
     groups = statistic.groups
     count_a, count_b = split_relabelings(
@@ -122,7 +124,7 @@ def _tile(groups: list[Group], n: int, count_a: int, count_b: int) -> tuple[int,
     tile_a = min(count_a, max(1, _MOST_ROWS // widest_a))
     tile_b = min(count_b, max(1, _MOST_ROWS // widest_b))
     while tile_a * widest_a * tile_b * widest_b * n * 8 > _BLOCK_BYTES and tile_a * tile_b > 1:
-        if tile_a * widest_a >= tile_b * widest_b and tile_a > 1 or tile_b == 1:
+        if (tile_a * widest_a >= tile_b * widest_b and tile_a > 1) or tile_b == 1:
             tile_a = ceil(tile_a / 2)
         else:
             tile_b = ceil(tile_b / 2)

@@ -4,7 +4,9 @@ For relabellings g of A and r of B and the cyclic shift c: x → x + 1 (mod n), 
 π = g ∘ c^s ∘ r⁻¹ of the orbit is evaluated at once::
 
     T[g, r, s] = Σ_{x<y} A[π(x), π(y)] B[x, y]
-               = Σ_{d=1}^{⌊n/2⌋} w_d Σ_x A[g(x+s), g(x+s+d)] B[r(x), r(x+d)],   w_{n/2} = ½ (n even), else 1
+               = Σ_{d=1}^{⌊n/2⌋} w_d Σ_x A[g(x+s), g(x+s+d)] B[r(x), r(x+d)]
+
+with w_d = 1, but ½ for d = n / 2, a diagonal that is met twice.
 
 The inner sum is a circular cross-correlation along the d-th circulant diagonal: transform the
 diagonals of each side once (`spectra`), multiply and sum over d per frequency, transform back
@@ -85,7 +87,7 @@ def spectra(
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """Buffers of `correlate`, reused from call to call so that no page is touched twice for the first time."""
+    """Buffers of `correlate`, for use in call after call: touching new pages takes time."""
 
     products: NDArray[np.float64]
     out: NDArray[np.float64]
@@ -127,7 +129,15 @@ def correlate(
     workspace = workspace or Workspace.empty(len(rows_a), len(rows_b), n)
     out = workspace.out[: len(rows_a) * len(rows_b) * n].reshape(len(rows_a), len(rows_b), n)
     native.orbit_correlate(
-        a, rows_a.start, len(rows_a), b, rows_b.start, len(rows_b), n,
-        workspace.products, out, num_threads(),
+        a,
+        rows_a.start,
+        len(rows_a),
+        b,
+        rows_b.start,
+        len(rows_b),
+        n,
+        workspace.products,
+        out,
+        num_threads(),
     )
     return out
