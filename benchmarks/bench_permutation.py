@@ -41,10 +41,8 @@ def check(a, b, n):
 def test_permutation_rsafast(benchmark, n, count):
     a, b = rdms(n)
     check(a, b, n)
-    result = benchmark.pedantic(
-        rf.permutation_test, (a, b), {"method": "pearson", "n_permutations": count, "progress": False},
-        rounds=5, warmup_rounds=1,
-    )  # fmt: skip
+    options = {"method": "pearson", "n_permutations": count, "progress": False}
+    result = benchmark.pedantic(rf.permutation_test, (a, b), options, rounds=5, warmup_rounds=1)
     benchmark.extra_info |= {"rate": result.n_permutations / benchmark.stats.stats.median, "n": n}
 
 
