@@ -63,7 +63,9 @@ def get_comparator(method: str) -> Comparator:
     return COMPARATORS[name]
 
 
-def prepare(comparator: Comparator, vectors: FloatArray, n: int, names: tuple[str, ...]) -> FloatArray:
+def prepare(
+    comparator: Comparator, vectors: FloatArray, n: int, names: tuple[str, ...]
+) -> FloatArray:
     """Vectors whose products are the comparator's values.
 
     Parameters

@@ -30,7 +30,9 @@ def as_pair_mask(mask: ArrayLike | None, n: int) -> NDArray[np.bool_]:
     if array.shape == (n, n):
         if not np.array_equal(array, array.T):
             x, y = (int(i) for i in np.argwhere(array != array.T)[0])
-            raise InvalidInputError(f"mask is not symmetric: entries ({x}, {y}) and ({y}, {x}) differ")
+            raise InvalidInputError(
+                f"mask is not symmetric: entries ({x}, {y}) and ({y}, {x}) differ"
+            )
         array = array[np.triu_indices(n, 1)]
     if array.shape != (pairs,):
         raise InvalidInputError(

@@ -13,7 +13,8 @@ from rsafast_kernels.tally.reference import tally as tally_reference
 from scipy.stats import kendalltau
 
 # Primes, powers, products with a large prime (Bluestein: 2 * 103, 3 * 67, 199) and the smallest n.
-SIZES = [2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 16, 23, 25, 30, 31, 33, 47, 59, 64, 92, 101, 103, 127, 199, 201, 206]
+SIZES = [2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 16, 23, 25, 30, 31, 33, 47, 59, 64, 92, 101, 103, 127]
+SIZES += [199, 201, 206]
 
 
 def symmetric(rng, count, n):
@@ -99,7 +100,9 @@ def test_relabelings_reject_bad_seeds(seed):
 
 
 @pytest.mark.parametrize("alternative", ["greater", "less", "two-sided"])
-@pytest.mark.parametrize("shape", [(1, 1, 1, 1, 5), (2, 3, 3, 2, 1), (3, 2, 1, 4, 257), (1, 1, 2, 9, 128)])
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1, 1, 5), (2, 3, 3, 2, 1), (3, 2, 1, 4, 257), (1, 1, 2, 9, 128)]
+)
 def test_tally_matches_reference(rng, alternative, shape):
     values = np.round(rng.standard_normal(shape), 1)  # ties between statistics and thresholds
     thresholds = np.round(rng.standard_normal((shape[1], shape[3])), 1)
@@ -107,7 +110,8 @@ def test_tally_matches_reference(rng, alternative, shape):
     tally = Tally.start(thresholds, alternative, np.zeros_like(thresholds), spread, bins=10)
     for part in (values, values[:1]):
         tally.add(part)
-    each, single, down = tally_reference(np.concatenate([values, values[:1]]), thresholds, alternative)
+    both = np.concatenate([values, values[:1]])
+    each, single, down = tally_reference(both, thresholds, alternative)
     assert np.array_equal(tally.exceedances.ravel(), each.sum(axis=0))
     assert np.array_equal(tally.squared_exceedances.ravel(), (each**2).sum(axis=0))
     if thresholds.size > 1:

@@ -208,7 +208,7 @@ def cholesky_factor(precision: ArrayLike, p: int, name: str = "precision") -> Fl
             f"{name} is not symmetric (largest difference {gap:.3g}); pass (P + P.T) / 2"
         )
     try:
-        factor: Float64Array = np.linalg.cholesky((matrix + matrix.T) / 2)
+        factor = np.linalg.cholesky((matrix + matrix.T) / 2).astype(np.float64, copy=False)
     except np.linalg.LinAlgError:
         raise InvalidInputError(
             f"{name} is not positive definite; regularise the covariance before inverting it"

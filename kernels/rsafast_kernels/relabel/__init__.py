@@ -1,8 +1,8 @@
 """Random relabellings of n stimuli, each a function of (seed, stream, index) alone.
 
 Relabelling `index` sorts the stimuli by n random words of Philox4x64-10 (Salmon et al. 2011) with
-key (seed, stream) and counter (word block, index). So any part of a long test can be drawn anywhere,
-in any order, on any device, and is the same.
+key (seed, stream) and counter (word block, index). So any part of a long test can be drawn
+anywhere, in any order, on any device, and is the same.
 """
 
 import numpy as np
