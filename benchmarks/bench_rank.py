@@ -1,8 +1,8 @@
 """Average ranks beside scipy.stats.rankdata; the answers are compared before any time is taken.
 
 Run: ``pytest benchmarks/bench_rank.py --benchmark-group-by=param:n``. With
-RSAFAST_BENCH_LARGE=1 in the environment there is one more size (50 million values: rankdata alone
-takes 20 s a round).
+RSAFAST_BENCH_LARGE=1 in the environment there is one more size: 50 million values,
+where rankdata alone takes 20 s a round.
 """
 
 import os

@@ -57,9 +57,7 @@ def get_comparator(method: str) -> Comparator:
     """Comparator of that name; rsatoolbox's "corr" and "tau-b" are understood too."""
     name = _ALIASES.get(method, method)
     if name not in COMPARATORS:
-        raise InvalidInputError(
-            f"method must be one of {', '.join(COMPARATORS)}, got {method!r}"
-        )
+        raise InvalidInputError(f"method must be one of {', '.join(COMPARATORS)}, got {method!r}")
     return COMPARATORS[name]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ def array_hash(a: NDArray[Any]) -> str:
     return digest.hexdigest()[:16]
 
 
+@cache
 def _version(package: str) -> str:
     try:
         return version(package)
@@ -46,6 +48,7 @@ def _version(package: str) -> str:
         return "unknown"
 
 
+@cache
 def _processor() -> str:
     """Model name of the processor; platform.processor() is empty on most Linux systems."""
     cpuinfo = Path("/proc/cpuinfo")

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
@@ -145,9 +146,16 @@ def permutation_test(
     budget = parse_bytes(memory_budget)
     a, b, z = _aligned(models, brain, covariates)
     keep = as_pair_mask(mask, a.n_stimuli)
+    n_permutations, seed = int(n_permutations), int(seed)
     groups = _as_groups(blocks, a.n_stimuli)
     statistic = build_statistic(
-        comparator, a, b, covariates=z, keep=keep, scheme=covariate_scheme, rerank=engine == "direct"
+        comparator,
+        a,
+        b,
+        covariates=z,
+        keep=keep,
+        scheme=covariate_scheme,
+        rerank=engine == "direct",
     )
     if tail == "pearson3" and not isinstance(statistic, Product):
         raise UnsupportedCaseError(
@@ -187,9 +195,11 @@ def permutation_test(
 def _check_choices(
     n_permutations: int, alternative: str, tail: str | None, engine: str, seed: int, scheme: str
 ) -> None:
-    if isinstance(n_permutations, bool) or int(n_permutations) != n_permutations or n_permutations < 1:
-        raise InvalidInputError(f"n_permutations must be a positive integer, got {n_permutations!r}")
-    if isinstance(seed, bool) or int(seed) != seed or not 0 <= seed < 2**64:
+    if not _is_whole(n_permutations) or n_permutations < 1:
+        raise InvalidInputError(
+            f"n_permutations must be a positive integer, got {n_permutations!r}"
+        )
+    if not _is_whole(seed) or not 0 <= seed < 2**64:
         raise InvalidInputError(f"seed must be an integer from 0 to 2**64 - 1, got {seed!r}")
     choices: tuple[tuple[str, str | None, tuple[str | None, ...]], ...] = (
         ("alternative", alternative, tuple(ALTERNATIVES)),
@@ -202,6 +212,10 @@ def _check_choices(
             raise InvalidInputError(
                 f"{name} must be one of {', '.join(map(str, allowed))}, got {value!r}"
             )
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _aligned(models: Any, brain: Any, covariates: Any | None) -> tuple[RDMs, RDMs, RDMs | None]:
@@ -217,7 +231,9 @@ def _as_groups(blocks: ArrayLike | None, n: int) -> NDArray[np.int64] | None:
         return None
     values = np.asarray(blocks)
     if values.shape != (n,):
-        raise InvalidInputError(f"blocks must hold one value for each of {n} stimuli, got {values.shape}")
+        raise InvalidInputError(
+            f"blocks must hold one value for each of {n} stimuli, got {values.shape}"
+        )
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise InvalidInputError("blocks holds NaN or infinity; give every stimulus a block")
     names, groups, sizes = np.unique(values, return_inverse=True, return_counts=True)
@@ -346,7 +362,9 @@ def _result(
     tally, total = counts.tally, plan.n_permutations
     p = tally.exceedances / total
     several = observed.size > 1
-    mean, std = (expected.mean, expected.std) if expected.exact else _sampled_moments(tally, expected)
+    mean, std = (
+        (expected.mean, expected.std) if expected.exact else _sampled_moments(tally, expected)
+    )
     skew = np.full_like(mean, np.nan)
     p_tail: FloatArray | None = None
     if tail == "pearson3" and isinstance(statistic, Product):
@@ -419,7 +437,9 @@ def _step_down(raw: FloatArray, thresholds: FloatArray) -> FloatArray:
     return out.reshape(raw.shape)
 
 
-def _gpd(top: TopScores, observed: FloatArray, exceedances: NDArray[np.int64], total: int) -> FloatArray:
+def _gpd(
+    top: TopScores, observed: FloatArray, exceedances: NDArray[np.int64], total: int
+) -> FloatArray:
     out = np.empty(observed.shape)
     for pair in np.ndindex(*observed.shape):
         out[pair] = gpd_p(top.scores[pair], float(observed[pair]), int(exceedances[pair]), total)

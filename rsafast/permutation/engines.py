@@ -7,13 +7,13 @@ direct  one random relabelling at a time: for any statistic, and within blocks
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import product
 from math import ceil, factorial, prod, sqrt
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rsafast_kernels import orbit
+from rsafast_kernels._memory import aligned_empty
 from rsafast_kernels.relabel import relabelings
 
 from rsafast.comparators import FloatArray
@@ -31,10 +31,7 @@ _MOST_ROWS = 96  # of either side of a product: more no longer helps the kernel
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Statistics (I, M, J, N, S) of relabellings `start` onwards, and where they belong.
-
-    ``places`` indexes the last axis of a (M, N, n_permutations) null for every (i, j, s).
-    """
+    """Statistics (I, M, J, N, S), and where (i, j, s) belongs among all relabellings."""
 
     values: FloatArray
     places: NDArray[np.int64]
@@ -54,13 +51,15 @@ class Plan:
 # ---------------------------------------------------------------- orbit
 
 
-def plan_orbit(statistic: BilinearStatistic, n: int, n_permutations: int, seed: int, budget: int) -> Plan:
+def plan_orbit(
+    statistic: BilinearStatistic, n: int, n_permutations: int, seed: int, budget: int
+) -> Plan:
     """Plan orbit sampling of at least `n_permutations` relabellings within `budget` bytes."""
     groups = statistic.groups
     count_a, count_b = split_relabelings(
         ceil(n_permutations / n), sum(len(a) for a, _ in groups), sum(len(b) for _, b in groups)
     )
-    sizes = _slabs(groups, n, count_a, count_b, budget)
+    sizes = _sizes(groups, n, count_a, count_b, budget)
     return Plan(
         engine="orbit",
         n_permutations=count_a * count_b * n,
@@ -85,47 +84,38 @@ def split_relabelings(blocks: int, rows_a: int, rows_b: int) -> tuple[int, int]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Slabs:
-    """Relabellings of either side held in memory at a time, and multiplied at a time."""
+class _Sizes:
+    """Relabellings of either side multiplied at a time, and of the fixed side held in memory."""
 
-    held_a: int
-    held_b: int
     tile_a: int
     tile_b: int
+    held_b: int
 
 
-def _slabs(groups: list[Group], n: int, count_a: int, count_b: int, budget: int) -> _Slabs:
+def _sizes(groups: list[Group], n: int, count_a: int, count_b: int, budget: int) -> _Sizes:
+    """Sizes that fit the budget. They decide how fast a test runs, never what it finds."""
     spectrum = orbit.spectra_bytes(n)
     rows_a, rows_b = (sum(len(g[side]) for g in groups) for side in (0, 1))
 
-    def work(tile_a: int, tile_b: int) -> int:
-        # Twice: the combined statistic and what it takes to count it.
-        return 2 * sum(
-            orbit.scratch_bytes(tile_a * len(a), tile_b * len(b), n) for a, b in groups
-        )
+    def needed(tile_a: int, tile_b: int, held_b: int) -> int:
+        products = sum(orbit.scratch_bytes(tile_a * len(a), tile_b * len(b), n) for a, b in groups)
+        # Twice the products: for the combined statistic and what it takes to count it.
+        return (tile_a * rows_a + held_b * rows_b) * spectrum + 2 * products
 
-    def fits(held_a: int, held_b: int, tile_a: int, tile_b: int) -> bool:
-        spectra = (held_a * rows_a + held_b * rows_b) * spectrum
-        return spectra + work(tile_a, tile_b) <= budget
-
-    if not fits(1, 1, 1, 1):
-        needed = (rows_a + rows_b) * spectrum + work(1, 1)
+    if needed(1, 1, 1) > budget:
         raise InvalidInputError(
-            f"memory_budget of {format_bytes(budget)} is too small: {n} stimuli,"
-            f" {rows_a} permuted and {rows_b} fixed matrices need {format_bytes(needed)};"
+            f"memory_budget of {format_bytes(budget)} is too small: {n} stimuli, {rows_a} permuted"
+            f" and {rows_b} fixed matrices need {format_bytes(needed(1, 1, 1))};"
             " raise it, or test fewer RDMs at a time"
         )
     tile_a, tile_b = _tile(groups, n, count_a, count_b)
-    while not fits(tile_a, tile_b, tile_a, tile_b):
+    while needed(tile_a, tile_b, tile_b) > budget:
         tile_a, tile_b = max(1, tile_a // 2), max(1, tile_b // 2)
-    # The fixed side is transformed again for every slab of the permuted side: hold all of it first.
+    # What is not held of the fixed side is transformed again for every tile of the permuted side.
     held_b = count_b
-    while held_b > tile_b and not fits(tile_a, held_b, tile_a, tile_b):
+    while held_b > tile_b and needed(tile_a, tile_b, held_b) > budget:
         held_b = max(tile_b, held_b // 2)
-    held_a = count_a
-    while held_a > tile_a and not fits(held_a, held_b, tile_a, tile_b):
-        held_a = max(tile_a, held_a // 2)
-    return _Slabs(held_a, held_b, tile_a, tile_b)
+    return _Sizes(tile_a, tile_b, held_b)
 
 
 def _tile(groups: list[Group], n: int, count_a: int, count_b: int) -> tuple[int, int]:
@@ -134,7 +124,7 @@ def _tile(groups: list[Group], n: int, count_a: int, count_b: int) -> tuple[int,
     tile_a = min(count_a, max(1, _MOST_ROWS // widest_a))
     tile_b = min(count_b, max(1, _MOST_ROWS // widest_b))
     while tile_a * widest_a * tile_b * widest_b * n * 8 > _BLOCK_BYTES and tile_a * tile_b > 1:
-        if tile_a * widest_a >= tile_b * widest_b and tile_a > 1 or tile_b == 1:
+        if (tile_a * widest_a >= tile_b * widest_b and tile_a > 1) or tile_b == 1:
             tile_a = ceil(tile_a / 2)
         else:
             tile_b = ceil(tile_b / 2)
@@ -142,34 +132,40 @@ def _tile(groups: list[Group], n: int, count_a: int, count_b: int) -> tuple[int,
 
 
 def _run_orbit(
-    statistic: BilinearStatistic, n: int, count_a: int, count_b: int, seed: int, sizes: _Slabs
+    statistic: BilinearStatistic, n: int, count_a: int, count_b: int, seed: int, sizes: _Sizes
 ) -> Iterator[Block]:
     groups = statistic.groups
+    spectrum = orbit.spectra_bytes(n) // 8
+    panels_a = [aligned_empty((sizes.tile_a * len(a) * spectrum,)) for a, _ in groups]
+    panels_b = [aligned_empty((sizes.held_b * len(b) * spectrum,)) for _, b in groups]
     workspaces = [
         orbit.Workspace.empty(sizes.tile_a * len(a), sizes.tile_b * len(b), n) for a, b in groups
     ]
     fixed: list[FloatArray] = []
-    for first_a in range(0, count_a, sizes.held_a):
-        range_a = range(first_a, min(first_a + sizes.held_a, count_a))
-        drawn = relabelings(seed, _PERMUTED, range_a.start, len(range_a), n)
-        permuted = [orbit.spectra(a, drawn, side="permuted") for a, _ in groups]
-        for first_b in range(0, count_b, sizes.held_b):
-            range_b = range(first_b, min(first_b + sizes.held_b, count_b))
+    for i in _parts(range(count_a), sizes.tile_a):
+        drawn = relabelings(seed, _PERMUTED, i.start, len(i), n)
+        permuted = [
+            orbit.spectra(a, drawn, side="permuted", out=panel)
+            for (a, _), panel in zip(groups, panels_a, strict=True)
+        ]
+        for held in _parts(range(count_b), sizes.held_b):
             if sizes.held_b < count_b or not fixed:
-                drawn = fixed_relabelings(seed, range_b, n)
-                fixed = [orbit.spectra(b, drawn, side="fixed") for _, b in groups]
-            for i, j in product(
-                _parts(range_a, sizes.tile_a), _parts(range_b, sizes.tile_b)
-            ):
+                drawn = fixed_relabelings(seed, held, n)
+                fixed = [
+                    orbit.spectra(b, drawn, side="fixed", out=panel)
+                    for (_, b), panel in zip(groups, panels_b, strict=True)
+                ]
+            for j in _parts(held, sizes.tile_b):
                 forms = [
                     orbit.correlate(
-                        x, y, n, workspace=w,
-                        rows_a=_rows(i, range_a, len(a)), rows_b=_rows(j, range_b, len(b)),
+                        x, y, n, rows_b=_rows(j, held, len(b)), workspace=workspace
                     ).reshape(len(i), len(a), len(j), len(b), n)
-                    for (a, b), x, y, w in zip(groups, permuted, fixed, workspaces, strict=True)
-                ]  # fmt: skip
-                places = (np.array(i)[:, None] * count_b + np.array(j))[:, :, None] * n
-                yield Block(statistic.combine(forms), places + np.arange(n))
+                    for (a, b), x, y, workspace in zip(
+                        groups, permuted, fixed, workspaces, strict=True
+                    )
+                ]
+                first = np.array(i)[:, None] * count_b + np.array(j)
+                yield Block(statistic.combine(forms), first[:, :, None] * n + np.arange(n))
 
 
 def fixed_relabelings(seed: int, indices: range, n: int) -> Index:

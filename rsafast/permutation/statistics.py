@@ -108,8 +108,9 @@ class Projected:
         """Divide by the length of A_π's residual; 0 where A_π has none on the pairs that count."""
         n_brain = len(self.brain)
         total: FloatArray | float = 1.0 if self.weights is None else forms[1]
-        shared = forms[0][..., n_brain:, :]
-        explained = np.einsum("imjqs,imjqs->imjs", shared, shared)
+        explained = np.einsum(
+            "imjqs,imjqs->imjs", forms[0][..., n_brain:, :], forms[0][..., n_brain:, :]
+        )
         left = total - explained[:, :, :, None, :]
         defined = left > 1e-12 * total
         scale = np.where(defined, 1.0 / np.sqrt(np.where(defined, left, 1.0)), 0.0)
@@ -177,14 +178,14 @@ def build_statistic(
         scale = tau_scale(comparator, models, brain, keep)
         return Concordance(models.matrices(), brain.matrices(), scale)
     if covariates is None and not masked:
-        sides = (expand(prepare(comparator, r.vectors, n, r.names), n) for r in (models, brain))
-        return Product(*sides)
+        return Product(
+            *(expand(prepare(comparator, r.vectors, n, r.names), n) for r in (models, brain))
+        )
     require_plain(comparator, "a mask" if masked else "covariates")
     fixed = prepare(comparator, brain.vectors[:, keep], n, brain.names)
     if rerank and comparator.ranks and masked and covariates is None:
-        first, second = np.triu_indices(n, 1)
-        kept = (first[keep].astype(np.int64), second[keep].astype(np.int64))
-        return Reranked(models.matrices(), fixed, kept)
+        x, y = np.triu_indices(n, 1)
+        return Reranked(models.matrices(), fixed, (x[keep], y[keep]))
     return _projected(comparator, models, brain.names, fixed, covariates, keep, scheme)
 
 

@@ -13,8 +13,35 @@ from rsafast_kernels.tally.reference import tally as tally_reference
 from scipy.stats import kendalltau
 
 # Primes, powers, products with a large prime (Bluestein: 2 * 103, 3 * 67, 199) and the smallest n.
-SIZES = [2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 16, 23, 25, 30, 31, 33, 47, 59, 64, 92, 101, 103, 127]
-SIZES += [199, 201, 206]
+SIZES = [
+    2,
+    3,
+    4,
+    5,
+    6,
+    7,
+    8,
+    9,
+    11,
+    12,
+    13,
+    16,
+    23,
+    25,
+    30,
+    31,
+    33,
+    47,
+    59,
+    64,
+    92,
+    101,
+    103,
+    127,
+    199,
+    201,
+    206,
+]
 
 
 def symmetric(rng, count, n):
@@ -110,8 +137,9 @@ def test_tally_matches_reference(rng, alternative, shape):
     tally = Tally.start(thresholds, alternative, np.zeros_like(thresholds), spread, bins=10)
     for part in (values, values[:1]):
         tally.add(part)
-    both = np.concatenate([values, values[:1]])
-    each, single, down = tally_reference(both, thresholds, alternative)
+    each, single, down = tally_reference(
+        np.concatenate([values, values[:1]]), thresholds, alternative
+    )
     assert np.array_equal(tally.exceedances.ravel(), each.sum(axis=0))
     assert np.array_equal(tally.squared_exceedances.ravel(), (each**2).sum(axis=0))
     if thresholds.size > 1:
@@ -144,7 +172,5 @@ def test_kendall_agrees_with_scipy_on_a_long_tied_vector(rng):
     pairs = len(x)
     total = pairs * (pairs - 1) // 2
     c = kendall.concordance(a, b, np.arange(n, dtype=np.int32)[None])[0, 0, 0]
-    tau_b = c / np.sqrt(
-        float(total - kendall.tied_pairs(x)) * float(total - kendall.tied_pairs(y))
-    )
+    tau_b = c / np.sqrt(float(total - kendall.tied_pairs(x)) * float(total - kendall.tied_pairs(y)))
     assert tau_b == pytest.approx(kendalltau(x, y).statistic, abs=1e-12)

@@ -43,9 +43,7 @@ def concordance(
     return _count(np.ascontiguousarray(a[:, x, y]), places, fixed, dense, permutations)
 
 
-def concordance_of_vectors(
-    a: NDArray[np.float64], b: NDArray[np.float64]
-) -> NDArray[np.int64]:
+def concordance_of_vectors(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.int64]:
     """Concordant minus discordant pairs of entries of (M, m) and (N, m) vectors: (M, N) int64."""
     m = a.shape[1]
     places = np.stack([np.zeros(m), np.arange(m)], axis=1).astype(np.int32)

@@ -4,7 +4,9 @@ For relabellings g of A and r of B and the cyclic shift c: x → x + 1 (mod n), 
 π = g ∘ c^s ∘ r⁻¹ of the orbit is evaluated at once::
 
     T[g, r, s] = Σ_{x<y} A[π(x), π(y)] B[x, y]
-               = Σ_{d=1}^{⌊n/2⌋} w_d Σ_x A[g(x+s), g(x+s+d)] B[r(x), r(x+d)],   w_{n/2} = ½ (n even), else 1
+               = Σ_{d=1}^{⌊n/2⌋} w_d Σ_x A[g(x+s), g(x+s+d)] B[r(x), r(x+d)]
+
+with w_d = 1, but ½ for d = n / 2, a diagonal that is met twice.
 
 The inner sum is a circular cross-correlation along the d-th circulant diagonal: transform the
 diagonals of each side once (`spectra`), multiply and sum over d per frequency, transform back
@@ -49,6 +51,7 @@ def spectra(
     relabelings: NDArray[np.int32],
     *,
     side: Literal["permuted", "fixed"],
+    out: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
     """Spectra of the circulant diagonals of every matrix under every relabelling.
 
@@ -57,6 +60,7 @@ def spectra(
     stack : (M, n, n) float64, symmetric with zero diagonal, n >= 2.
     relabelings : (K, n) int32, each row a permutation of 0..n-1.
     side : which factor of ⟨A_π, B⟩ this is; the fixed one carries the constant factors.
+    out : flat buffer to write to, of `spectra_bytes` for every row; the result is a view of it.
 
     Returns
     -------
@@ -68,7 +72,9 @@ def spectra(
     n = stack.shape[1]
     if relabelings.ndim != 2 or relabelings.shape[1] != n:
         raise InvalidInputError(f"relabelings must be (count, {n}), got {relabelings.shape}")
-    panel = aligned_empty((n // 2 + 1, len(relabelings) * len(stack), 2 * _padded(n)), stack.dtype)
+    shape = (n // 2 + 1, len(relabelings) * len(stack), 2 * _padded(n))
+    size = shape[0] * shape[1] * shape[2]
+    panel = (aligned_empty((size,)) if out is None else out[:size]).reshape(shape)
     native.orbit_spectra(
         np.ascontiguousarray(stack),
         np.ascontiguousarray(relabelings, dtype=np.int32),
@@ -81,7 +87,7 @@ def spectra(
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """Buffers of `correlate`, reused from call to call so that no page is touched twice for the first time."""
+    """Buffers of `correlate`, for use in call after call: touching new pages takes time."""
 
     products: NDArray[np.float64]
     out: NDArray[np.float64]
@@ -123,7 +129,15 @@ def correlate(
     workspace = workspace or Workspace.empty(len(rows_a), len(rows_b), n)
     out = workspace.out[: len(rows_a) * len(rows_b) * n].reshape(len(rows_a), len(rows_b), n)
     native.orbit_correlate(
-        a, rows_a.start, len(rows_a), b, rows_b.start, len(rows_b), n,
-        workspace.products, out, num_threads(),
+        a,
+        rows_a.start,
+        len(rows_a),
+        b,
+        rows_b.start,
+        len(rows_b),
+        n,
+        workspace.products,
+        out,
+        num_threads(),
     )
     return out

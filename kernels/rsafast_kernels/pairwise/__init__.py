@@ -180,7 +180,10 @@ def _distances(
 ) -> None:
     if metric == "cityblock":
         native.pairwise_cityblock(rows, out, workers)
-    elif metric == "poisson":
+        return
+    if len(rows) * rows.size <= _INLINE_PRODUCTS:
+        workers = 1  # kernel threads that still spin would hold up those of BLAS by milliseconds
+    if metric == "poisson":
         _condense(_poisson(rows, *prior, workers), out, workers)
     elif metric == "crossnobis":
         _condense(_crossnobis(rows, whitener, workers), out, workers)
@@ -208,12 +211,12 @@ def cholesky_factor(precision: ArrayLike, p: int, name: str = "precision") -> Fl
             f"{name} is not symmetric (largest difference {gap:.3g}); pass (P + P.T) / 2"
         )
     try:
-        factor = np.linalg.cholesky((matrix + matrix.T) / 2).astype(np.float64, copy=False)
+        factor = np.linalg.cholesky((matrix + matrix.T) / 2)
     except np.linalg.LinAlgError:
         raise InvalidInputError(
             f"{name} is not positive definite; regularise the covariance before inverting it"
         ) from None
-    return factor
+    return np.asarray(factor, dtype=np.float64)
 
 
 def check_rows(x: ArrayLike, metric: Metric) -> None:
@@ -428,9 +431,11 @@ def _condense(form: _Bilinear, out: FloatArray, workers: int) -> None:
     if n * n * width <= _INLINE_PRODUCTS:
         _tile(form, target, 0, n, 0, n)
     else:
+        # At least about eight tiles, so that no thread is left without.
+        height = min(_TILE_ROWS, 32 * -(-n // 256))
         tiles = [
-            (first, min(first + _TILE_ROWS, n), column, min(column + _TILE_COLUMNS, n))
-            for first in range(0, n, _TILE_ROWS)
+            (first, min(first + height, n), column, min(column + _TILE_COLUMNS, n))
+            for first in range(0, n, height)
             for column in range(first, n, _TILE_COLUMNS)
         ]
         run_tiles = [partial(_tile, form, target, *tile) for tile in tiles]

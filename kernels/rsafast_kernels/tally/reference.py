@@ -12,9 +12,7 @@ def scores(values: Float, alternative: str) -> Float:
     return {"greater": values, "less": -values, "two-sided": np.abs(values)}[alternative]
 
 
-def tally(
-    values: Float, thresholds: Float, alternative: str
-) -> tuple[Count, Count, Count]:
+def tally(values: Float, thresholds: Float, alternative: str) -> tuple[Count, Count, Count]:
     """Exceedances per block, single-step and step-down joint exceedances; see `tally`.
 
     Shapes: values (I, M, J, N, S), thresholds (M, N); returns (I * J, M * N), (M * N,), (M * N,).
