@@ -47,10 +47,10 @@ smoke: $(VENV)/dev
 	$(ONE_THREAD) $(BIN)/python -m pytest -q --benchmark-disable benchmarks/bench_rank.py
 
 docs: $(VENV)/dev
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(VENV)/peers
-	$(BIN)/python -m pytest benchmarks --benchmark-group-by=func,param:n
+	$(BIN)/python benchmarks/run.py
 
 clean:
 	rm -rf $(VENV) build dist site $(OUT) .mypy_cache .pytest_cache .ruff_cache .hypothesis \
@@ -75,8 +75,9 @@ $(VENV)/dev: $(VENV)/tools pyproject.toml | $(VENV)/runtime
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(PIP) --no-build-isolation -e ".[$(EXTRAS)]"
 	@touch $@
 
-# mne-rsa asks for PySide6 and VTK (about 1 GB), which only its drawings use.
+# What benchmarks measure beside rsafast, and only they. numba is an engine of scikit-bio. mne-rsa
+# asks for PySide6 and VTK (about 1 GB), which only its drawings use.
 $(VENV)/peers: $(VENV)/dev
-	$(PIP) mne
+	$(PIP) mne numba
 	$(PIP) --no-deps mne-rsa
 	@touch $@

@@ -51,8 +51,11 @@ def main(data: Path, folder: Path) -> None:
     save(figure, folder, "it-null")
 
     models = rf.read_rdms(data / "92_modelRDMs.mat")
-    regions = [rf.read_rdms(data / "target_fmri.mat", key=f"{k}_RDMs").mean(k) for k in ("EVC", "IT")]
-    family = rf.permutation_test(models, rf.RDMs.concat(regions), n_permutations=N_PERMUTATIONS)
+    fmri = data / "target_fmri.mat"
+    regions = rf.RDMs.concat(
+        [rf.read_rdms(fmri, key=f"{region}_RDMs").mean(region) for region in ("EVC", "IT")]
+    )
+    family = rf.permutation_test(models, regions, n_permutations=N_PERMUTATIONS)
     figure = Figure(figsize=(4.6, 4.0), layout="constrained")
     family.plot(figure.subplots())
     save(figure, folder, "family")

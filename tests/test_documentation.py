@@ -111,10 +111,10 @@ def test_figures_are_drawn_from_the_data(tmp_path: Path, data_dir: Path) -> None
 @pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_every_command_explains_itself(command: str) -> None:
     words = [word for word in (command, "--help") if word]
+    code = "import sys; from rsafast.cli import main; sys.exit(main())"
     done = subprocess.run(
-        [sys.executable, "-c", "import sys; from rsafast.cli import main; sys.exit(main())", *words],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0
     assert "Example: rsafast" in done.stdout
 
