@@ -39,7 +39,7 @@ test.__test__ = False  # type: ignore[attr-defined]
 
 
 def reorder(rdm, rng, blocks=None):
-    """Put the stimuli in random order (within blocks): what the null hypothesis says of one side."""
+    """Put the stimuli in random order (within blocks), as the null hypothesis says."""
     order = np.arange(len(rdm))
     for block in np.unique(blocks) if blocks is not None else [None]:
         members = np.arange(len(rdm)) if block is None else np.flatnonzero(blocks == block)

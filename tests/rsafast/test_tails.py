@@ -84,7 +84,8 @@ def test_tails_match_brute_force_at_small_p(random_rdm, kind, alternative):
 
     def run(brain, count, tail, seed):
         return rf.permutation_test(
-            model, brain, method="pearson", alternative=alternative, n_permutations=count, tail=tail,
+            model, brain, method="pearson", alternative=alternative, n_permutations=count,
+            tail=tail,
             seed=seed, progress=False,
         )  # fmt: skip
 
