@@ -115,8 +115,9 @@ def anderson_darling(exceedances: FloatArray, fit: GpdFit) -> float:
 
 
 # 5 % points of the distance when shape and scale are fitted by `fit_gpd` (whose shape ends at
-# -1/2), simulated with 4,000 samples of 250 a shape; their own error is about 0.02. test_tails.py repeats
-# some. Same idea as the table of Choulakian & Stephens (2001), which is for unconstrained fits.
+# -1/2), simulated with 4,000 samples of 250 a shape; their own error is about 0.02.
+# test_tails.py repeats some. Same idea as the table of Choulakian & Stephens (2001), which is for
+# unconstrained fits.
 _SHAPES = np.array([-0.5, -0.4, -0.3, -0.2, -0.1, 0.0, 0.1, 0.2, 0.3, 0.5])
 _LIMITS = np.array([1.291, 1.115, 1.102, 1.052, 1.031, 0.946, 0.945, 0.928, 0.847, 0.814])
 
