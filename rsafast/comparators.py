@@ -55,7 +55,7 @@ _ALIASES = {"corr": "pearson", "tau-b": "kendall"}
 
 def get_comparator(method: str) -> Comparator:
     """Comparator of that name; rsatoolbox's "corr" and "tau-b" are understood too."""
-    name = _ALIASES.get(method, method)
+    name = _ALIASES.get(method, method) if isinstance(method, str) else None
     if name not in COMPARATORS:
         raise InvalidInputError(f"method must be one of {', '.join(COMPARATORS)}, got {method!r}")
     return COMPARATORS[name]
@@ -77,15 +77,20 @@ def prepare(
     InvalidInputError
         An RDM without the variance (or, for cosines, the length) that the comparator divides by.
     """
-    prepared = average_ranks(vectors) if comparator.ranks else np.array(vectors, np.float64)
+    # Scaled by the largest value first: squares of 1e160 or 1e-170 have no float64.
+    largest = np.abs(vectors).max(axis=1, keepdims=True)
+    prepared = (
+        average_ranks(vectors)
+        if comparator.ranks
+        else vectors / np.where(largest > 0, largest, 1.0)
+    )
+    length = np.linalg.norm(prepared, axis=1)
     if comparator.centred:
         prepared -= prepared.mean(axis=1, keepdims=True)
     if comparator.whitened:
         prepared = whiten(prepared, n)
     norms = np.linalg.norm(prepared, axis=1)
-    scale = np.linalg.norm(vectors, axis=1)
-    flat = norms <= 1e-12 * scale if not comparator.ranks else norms == 0
-    flat |= scale == 0
+    flat = norms <= 1e-12 * length
     if flat.any():
         index = int(np.flatnonzero(flat)[0])
         what = "all its dissimilarities are equal" if comparator.centred else "it is all zero"

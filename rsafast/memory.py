@@ -2,6 +2,7 @@
 
 import os
 import re
+from numbers import Real
 
 from rsafast.errors import InvalidInputError
 
@@ -20,6 +21,8 @@ def parse_bytes(budget: int | float | str | None) -> int:
     """
     if budget is None:
         return min(_DEFAULT, _physical_memory() // 4)
+    if not isinstance(budget, str | Real) or isinstance(budget, bool):
+        raise InvalidInputError(f"memory budget must be bytes or a size like '2GB', got {budget!r}")
     if isinstance(budget, str):
         match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([A-Za-z]*)\s*", budget)
         if match is None or match[2].upper() not in _UNITS:

@@ -22,6 +22,16 @@ def num_threads() -> int:
     return _threads
 
 
+# Operations below which a kernel runs in the calling thread: some 0.1 ms, and waking others on a
+# busy machine takes longer.
+_SMALL = 200_000
+
+
+def threads_for(operations: float) -> int:
+    """Threads for a call of this many operations."""
+    return 1 if operations < _SMALL else _threads
+
+
 @contextmanager
 def threads(n: int) -> Iterator[None]:
     """Use `n` threads inside the ``with`` block. No result depends on it."""

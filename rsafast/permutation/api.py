@@ -14,7 +14,7 @@ from scipy.stats import false_discovery_control
 
 from rsafast.comparators import FloatArray, get_comparator
 from rsafast.device import require_cpu
-from rsafast.errors import InvalidInputError, UnsupportedCaseError
+from rsafast.errors import InvalidInputError, RsafastError, UnsupportedCaseError
 from rsafast.io.provenance import array_hash, provenance
 from rsafast.mask import as_pair_mask
 from rsafast.memory import parse_bytes
@@ -37,8 +37,10 @@ Engine = Literal["auto", "orbit", "exact", "direct"]
 Tail = Literal["gpd", "pearson3"]
 
 # How far below the observed value a relabelling still counts as equal to it: above the rounding of
-# float64 products of unit vectors (about 1e-15), below any difference that means something.
+# float64 products of unit vectors (about 1e-15), below any difference that means something. Where
+# the statistic divides by little (`conditioning`), rounding grows with it and so does this.
 TOLERANCE = 1e-11
+_WELL_CONDITIONED = 100.0
 _MOST_EXACT = 10**9  # relabellings that the exact engine accepts to enumerate
 _PILOT = 256  # relabellings that place the histogram where exact moments are not known
 _HISTOGRAM_STDS = 6.0
@@ -88,8 +90,8 @@ def permutation_test(
     mask : (n, n) or (pairs,) bool, optional
         True where a pair of the brain side counts (missing pairs, cross-run pairs). Model values
         move in and out of the mask with the relabelling. Ranks: the model keeps the ranks of all
-        its pairs, the brain is ranked inside the mask; ``engine="direct"`` instead ranks the model
-        anew inside the mask under every relabelling.
+        its pairs, the brain is ranked inside the mask; ``engine="direct"`` without covariates
+        instead ranks the model anew inside the mask under every relabelling.
     blocks : (n,) integers or strings, optional
         Stimuli trade labels only within their block (runs, categories).
     tail : {"gpd", "pearson3"}, optional
@@ -169,7 +171,9 @@ def permutation_test(
 
     observed = statistic.evaluate(np.arange(a.n_stimuli, dtype=np.int32)[None])[:, :, 0]
     expected = _null_moments(statistic, a.n_stimuli, seed, groups)
-    counts = _count(plan, observed, expected, alternative, tail, keep_null, progress)
+    tolerance = TOLERANCE * np.maximum(1.0, statistic.conditioning / _WELL_CONDITIONED)
+    thresholds = scores(observed, alternative) - tolerance
+    counts = _count(plan, thresholds, expected, alternative, tail, keep_null, progress)
     return _result(
         plan, counts, observed, expected, statistic, a, b, alternative, tail,
         method=comparator.name, seed=seed,
@@ -215,6 +219,9 @@ def _check_choices(
 
 
 def _is_whole(value: Any) -> bool:
+    """Whether it is an integer, or a float that stands for one (1e6)."""
+    if isinstance(value, float):
+        return value.is_integer()
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
@@ -234,6 +241,8 @@ def _as_groups(blocks: ArrayLike | None, n: int) -> NDArray[np.int64] | None:
         raise InvalidInputError(
             f"blocks must hold one value for each of {n} stimuli, got {values.shape}"
         )
+    if values.dtype.kind not in "biufSU":
+        raise InvalidInputError(f"blocks must be numbers or strings, got dtype {values.dtype}")
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise InvalidInputError("blocks holds NaN or infinity; give every stimulus a block")
     names, groups, sizes = np.unique(values, return_inverse=True, return_counts=True)
@@ -312,7 +321,7 @@ def _null_moments(
 
 def _count(
     plan: Plan,
-    observed: FloatArray,
+    thresholds: FloatArray,
     expected: _NullMoments,
     alternative: Alternative,
     tail: str | None,
@@ -321,13 +330,13 @@ def _count(
 ) -> _Counts:
     half = np.maximum(_HISTOGRAM_STDS * expected.std, 1e-9)
     tally = Tally.start(
-        scores(observed, alternative) - TOLERANCE,
+        thresholds,
         alternative,
         expected.mean,
         np.stack([expected.mean - half, expected.mean + half], axis=-1),
     )
-    top = TopScores(observed.shape) if tail == "gpd" else None
-    null = np.empty((*observed.shape, plan.n_permutations)) if keep_null else None
+    top = TopScores(thresholds.shape) if tail == "gpd" else None
+    null = np.empty((*thresholds.shape, plan.n_permutations)) if keep_null else None
     with track(plan.n_permutations, "relabellings", progress) as advance:
         for block in plan.run():
             tally.add(block.values)
@@ -336,6 +345,11 @@ def _count(
             if null is not None:
                 null[:, :, block.places] = np.moveaxis(block.values, (1, 3), (0, 1))
             advance(block.size)
+    if not (tally.exceedances > 0).all():
+        raise RsafastError(
+            "the observed labelling was not counted among the relabellings, so no p-value is"
+            " given; please report this with the RDMs"
+        )
     return _Counts(tally, top, null)
 
 

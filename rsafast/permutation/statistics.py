@@ -16,7 +16,13 @@ from rsafast_kernels.kendall import concordance
 from rsafast_kernels.rank import average_ranks
 
 from rsafast._condensed import expand
-from rsafast.comparators import Comparator, FloatArray, prepare, require_plain
+from rsafast.comparators import (
+    Comparator,
+    FloatArray,
+    get_comparator,
+    prepare,
+    require_plain,
+)
 from rsafast.comparison import tau_scale
 from rsafast.errors import InvalidInputError, UnsupportedCaseError
 from rsafast.mask import check_complete
@@ -34,6 +40,11 @@ class Statistic(Protocol):
 
     def evaluate(self, permutations: Index) -> FloatArray:
         """Value under each of (P, n) permutations: (M, N, P) float64."""
+        ...
+
+    @property
+    def conditioning(self) -> FloatArray:
+        """How many times rounding grows between products and statistic, (M, 1); 1 is none."""
         ...
 
 
@@ -77,6 +88,11 @@ class Product:
         """See `Statistic`."""
         return evaluate_forms(self, permutations)
 
+    @property
+    def conditioning(self) -> FloatArray:
+        """See `Statistic`."""
+        return np.ones((len(self.models), 1))
+
 
 @dataclass(frozen=True, slots=True)
 class Projected:
@@ -106,19 +122,27 @@ class Projected:
 
     def combine(self, forms: list[FloatArray]) -> FloatArray:
         """Divide by the length of A_π's residual; 0 where A_π has none on the pairs that count."""
-        n_brain = len(self.brain)
-        total: FloatArray | float = 1.0 if self.weights is None else forms[1]
-        explained = np.einsum(
-            "imjqs,imjqs->imjs", forms[0][..., n_brain:, :], forms[0][..., n_brain:, :]
-        )
-        left = total - explained[:, :, :, None, :]
-        defined = left > 1e-12 * total
+        left = self._left(forms)
+        defined = left > 1e-12
         scale = np.where(defined, 1.0 / np.sqrt(np.where(defined, left, 1.0)), 0.0)
-        return forms[0][..., :n_brain, :] * scale
+        return forms[0][..., : len(self.brain), :] * scale
+
+    def _left(self, forms: list[FloatArray]) -> FloatArray:
+        """Squared length of A_π's residual on the pairs that count, (I, M, J, 1, S)."""
+        on_basis = forms[0][..., len(self.brain) :, :]
+        explained = np.einsum("imjqs,imjqs->imjs", on_basis, on_basis)[:, :, :, None, :]
+        return (1.0 if self.weights is None else forms[1]) - explained
 
     def evaluate(self, permutations: Index) -> FloatArray:
         """See `Statistic`."""
         return evaluate_forms(self, permutations)
+
+    @property
+    def conditioning(self) -> FloatArray:
+        """See `Statistic`: one over what is left of the model as it stands."""
+        identity = np.arange(self.models.shape[1], dtype=np.int32)[None]
+        forms = [gather_products(a, b, identity)[None, :, None] for a, b in self.groups]
+        return 1.0 / np.maximum(self._left(forms)[0, :, 0, :, 0], 1e-300)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +165,11 @@ class Reranked:
             out[:, :, p] = np.divide(ranks, norms, out=ranks, where=norms > 0) @ self.brain.T
         return out
 
+    @property
+    def conditioning(self) -> FloatArray:
+        """See `Statistic`."""
+        return np.ones((len(self.models), 1))
+
 
 @dataclass(frozen=True, slots=True)
 class Concordance:
@@ -154,6 +183,11 @@ class Concordance:
     def evaluate(self, permutations: Index) -> FloatArray:
         """See `Statistic`."""
         return concordance(self.models, self.brain, permutations) / self.scale[:, :, None]
+
+    @property
+    def conditioning(self) -> FloatArray:
+        """See `Statistic`."""
+        return np.ones((len(self.models), 1))
 
 
 def build_statistic(
@@ -208,18 +242,47 @@ def _projected(
         inside = prepare(comparator, covariates.vectors[:, keep], n, covariates.names)
         basis = np.concatenate([basis, inside])
         if scheme == "freedman-lane":
-            everywhere = prepare(comparator, covariates.vectors, n, covariates.names)
+            everywhere = _extended(comparator, covariates.vectors, keep)
+            everywhere = prepare(_LINEAR, everywhere, n, covariates.names)
             moved = _residuals(moved, _orthonormal(everywhere, covariates.names), models.names)
     basis = _orthonormal(basis, covariates.names if covariates is not None else ())
     fixed = _residuals(fixed, basis, brain_names)
     if not masked and comparator.centred:
         basis = basis[1:]  # the permuted side sums to zero whatever π is
-    return Projected(
+    statistic = Projected(
         models=expand(moved, n),
         brain=expand(_spread(fixed, keep), n),
         basis=expand(_spread(basis, keep), n),
         weights=expand(keep[None].astype(np.float64), n) if masked else None,
     )
+    lost = np.flatnonzero(statistic.conditioning > _WORST)
+    if lost.size:
+        raise InvalidInputError(
+            f"nothing is left to test of RDM {models.names[int(lost[0])]!r}: on the pairs that"
+            " count it is constant or a linear function of the covariates (or a value outside the"
+            " mask is so large that it drowns them: set it to one like the others)"
+        )
+    return statistic
+
+
+_LINEAR = get_comparator("pearson")
+_WORST = 1e9  # beyond this conditioning the statistic is rounding
+
+
+def _extended(comparator: Comparator, vectors: FloatArray, keep: NDArray[np.bool_]) -> FloatArray:
+    """Covariates over all pairs, equal on the pairs that count to what they are there.
+
+    Ranks are those among the pairs that count, for the other pairs too: so the residuals of the
+    model differ from the model, on the pairs that count, by a function of the covariates only.
+    """
+    if not comparator.ranks:
+        return vectors
+    out = np.empty_like(vectors)
+    for row, values in zip(out, vectors, strict=True):
+        inside = np.sort(values[keep])
+        below = np.searchsorted(inside, values, "left")
+        row[:] = (below + np.searchsorted(inside, values, "right") + 1) / 2
+    return out
 
 
 def _orthonormal(rows: FloatArray, names: tuple[str, ...]) -> FloatArray:

@@ -13,6 +13,7 @@ from rsafast_kernels.tally.reference import scores, tally
 
 import rsafast as rf
 from rsafast.comparators import get_comparator
+from rsafast.errors import InvalidInputError
 from rsafast.mask import as_pair_mask
 from rsafast.permutation import engines
 from rsafast.permutation.api import TOLERANCE
@@ -369,24 +370,33 @@ def test_reranking_inside_a_mask_is_spearman_of_the_pairs_that_count(random_rdm,
 # ---------------------------------------------------------------- ill-conditioned requests
 
 
-@pytest.mark.xfail(reason="the identity's own rounding exceeds the tolerance: p = 0")
-@pytest.mark.parametrize("outlier", [1e4, 1e6])
-@pytest.mark.parametrize("method", ["pearson"])
-def test_the_identity_counts_though_a_masked_pair_dwarfs_the_rest(random_rdm, rng, outlier, method):
-    """A model with a sentinel (such as 9999) on a pair that the mask leaves out."""
+def with_sentinel(random_rdm, value):
+    """Model with a value such as 9999 on a pair that the mask leaves out, brain, mask."""
+    model = random_rdm(20)
+    brain = model + 0.3 * random_rdm(20)
+    model[0, 1] = model[1, 0] = value
+    mask = np.ones((20, 20), bool)
+    mask[0, 1] = mask[1, 0] = False
+    return model, brain, mask
+
+
+@pytest.mark.parametrize("value", [1e3, 1e4])
+def test_the_identity_counts_though_a_masked_pair_dwarfs_the_rest(random_rdm, value):
     for seed in range(10):
-        model = random_rdm(20)
-        brain = model + 0.3 * random_rdm(20)
-        model[0, 1] = model[1, 0] = outlier
-        mask = np.ones((20, 20), bool)
-        mask[0, 1] = mask[1, 0] = False
+        model, brain, mask = with_sentinel(random_rdm, value)
         result = rf.permutation_test(
-            model, brain, method=method, mask=mask, n_permutations=2000, seed=seed, progress=False
-        )
+            model, brain, method="pearson", mask=mask, n_permutations=2000, seed=seed,
+            progress=False,
+        )  # fmt: skip
         assert result.exceedances[0, 0] >= 1
 
 
-@pytest.mark.xfail(reason="the identity's own rounding exceeds the tolerance: p = 0")
+def test_a_masked_pair_that_drowns_the_rest_is_refused(random_rdm):
+    model, brain, mask = with_sentinel(random_rdm, 1e7)
+    with pytest.raises(InvalidInputError, match="outside the mask is so large"):
+        rf.permutation_test(model, brain, method="pearson", mask=mask, progress=False)
+
+
 @pytest.mark.parametrize("share", [1e-3, 1e-4])
 def test_the_identity_counts_though_the_model_nearly_is_a_covariate(random_rdm, share):
     for seed in range(10):

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsafast_kernels._native import native
-from rsafast_kernels._threads import num_threads
+from rsafast_kernels._threads import threads_for
 from rsafast_kernels.errors import InvalidInputError
 
 __all__ = ["gather_products"]
@@ -39,6 +39,6 @@ def gather_products(
         np.ascontiguousarray(b),
         np.ascontiguousarray(permutations, dtype=np.int32),
         out,
-        num_threads(),
+        threads_for(out.size * n * n / 2),
     )
     return out

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from rsafast_kernels._native import native
-from rsafast_kernels._threads import num_threads
+from rsafast_kernels._threads import threads_for
 
 __all__ = ["concordance", "concordance_of_vectors", "tied_pairs"]
 
@@ -78,6 +78,6 @@ def _count(
         np.ascontiguousarray(constant),
         np.ascontiguousarray(permutations, dtype=np.int32),
         out,
-        num_threads(),
+        threads_for(20.0 * out.size * entries),
     )
     return out

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from rsafast_kernels._memory import aligned_empty
 from rsafast_kernels._native import native
-from rsafast_kernels._threads import num_threads
+from rsafast_kernels._threads import threads_for
 from rsafast_kernels.errors import InvalidInputError
 from rsafast_kernels.orbit.reference import permutation
 
@@ -85,7 +85,7 @@ def spectra(
         np.ascontiguousarray(relabelings, dtype=np.int32),
         side == "fixed",
         panel,
-        num_threads(),
+        threads_for(20.0 * shape[2] * n * n),
     )
     return panel
 
@@ -143,6 +143,6 @@ def correlate(
         n,
         workspace.products,
         out,
-        num_threads(),
+        threads_for(2.0 * out.size * n),
     )
     return out

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rsafast_kernels._native import native
-from rsafast_kernels._threads import num_threads
+from rsafast_kernels._threads import threads_for
 from rsafast_kernels.errors import InvalidInputError
 
 __all__ = ["relabelings"]
@@ -39,5 +39,5 @@ def relabelings(
         members[:] = np.unique(np.asarray(groups), return_inverse=True)[1]
     slots = np.argsort(members, kind="stable").astype(np.int32)
     out = np.empty((count, n), np.int32)
-    native.relabelings(seed, stream, start, members, slots, out, num_threads())
+    native.relabelings(seed, stream, start, members, slots, out, threads_for(30.0 * out.size))
     return out

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsafast_kernels._native import native
-from rsafast_kernels._threads import num_threads
+from rsafast_kernels._threads import threads_for
 from rsafast_kernels.errors import InvalidInputError
 
 __all__ = ["ALTERNATIVES", "Alternative", "Tally"]
@@ -112,7 +112,7 @@ class Tally:
             sums.reshape(blocks, -1),
             squares.reshape(blocks, -1),
             self.histogram.reshape(-1, self.histogram.shape[-1]),
-            num_threads(),
+            threads_for(3.0 * values.size),
         )
         self.exceedances += count.sum(axis=0)
         self.squared_exceedances += (count.astype(np.float64) ** 2).sum(axis=0)
@@ -124,8 +124,9 @@ class Tally:
         order = np.argsort(thresholds, kind="stable")
         down = np.zeros(thresholds.size, np.int64)
         bins = np.zeros(thresholds.size + 1, np.int64)
+        workers = threads_for(3.0 * values.size)
         native.tally_joint(
-            values, thresholds, ALTERNATIVES[self.alternative], order, down, bins, num_threads()
+            values, thresholds, ALTERNATIVES[self.alternative], order, down, bins, workers
         )
         single = np.empty_like(down)
         single[order] = bins[::-1].cumsum()[::-1][1:]
