@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
 from rsafast.cli import _common
+
+if TYPE_CHECKING:
+    from rsafast_kernels.pairwise import Metric
 
 NAME = "rdm"
 HELP = "Compute RDMs from features: one RDM a feature matrix (stimuli × channels)."
@@ -56,9 +59,9 @@ def command(
     layers, own_labels = read_features(features, key=key)
     rdms = compute_rdms(
         layers,
-        metric,
+        cast("Metric", metric),  # compute_rdms checks the word and names the choices
         labels=own_labels if labels is None else _common.read_list(labels, "--labels"),
-        normalize=normalize,
+        normalize=cast("Literal['channels'] | None", normalize),
         noise_precision=None if precision is None else _common.read_array(precision, "--precision"),
         folds=None if folds is None else _common.read_groups(folds, "--folds"),
     )

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
 from rsafast.cli import _common
 
 if TYPE_CHECKING:
+    from rsafast_kernels.tally import Alternative
+
+    from rsafast.permutation.api import Engine, Tail
     from rsafast.permutation.result import PermutationResult
 
 NAME = "test"
@@ -105,17 +108,18 @@ def command(
     missing: Literal["error", "allow"] = "error" if mask is None else "allow"
     model_rdms = read_rdms(models, key=models_key, missing=missing)
     brain_rdms = read_rdms(brain, key=brain_key, missing=missing)
+    # The casts are for the type checker: permutation_test checks the words and names the choices.
     result = permutation_test(
         model_rdms,
         brain_rdms,
         method=method,
         n_permutations=permutations,
-        alternative=alternative,
+        alternative=cast("Alternative", alternative),
         covariates=None if covariates is None else read_rdms(covariates, missing=missing),
         mask=None if mask is None else _read_mask(mask),
         blocks=None if blocks is None else _common.read_groups(blocks, "--blocks"),
-        tail=tail,
-        engine=engine,
+        tail=cast("Tail | None", tail),
+        engine=cast("Engine", engine),
         seed=seed,
         device=device,
         keep_null=keep_null,

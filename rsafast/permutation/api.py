@@ -335,7 +335,7 @@ def _count(
                 top.add(scores(block.values, alternative))
             if null is not None:
                 null[:, :, block.places] = np.moveaxis(block.values, (1, 3), (0, 1))
-            advance(block.places.size)
+            advance(block.size)
     return _Counts(tally, top, null)
 
 

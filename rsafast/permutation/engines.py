@@ -31,10 +31,20 @@ _MOST_ROWS = 96  # of either side of a product: more no longer helps the kernel
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Statistics (I, M, J, N, S), and where (i, j, s) belongs among all relabellings."""
+    """Statistics (I, M, J, N, S), and the number of the first relabelling of each (i, j)."""
 
     values: FloatArray
-    places: NDArray[np.int64]
+    starts: NDArray[np.int64]
+
+    @property
+    def places(self) -> NDArray[np.int64]:
+        """Number (I, J, S) of every relabelling among all."""
+        return self.starts[:, :, None] + np.arange(self.values.shape[-1])
+
+    @property
+    def size(self) -> int:
+        """Relabellings in the block."""
+        return self.starts.size * self.values.shape[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +175,7 @@ def _run_orbit(
                     )
                 ]
                 first = np.array(i)[:, None] * count_b + np.array(j)
-                yield Block(statistic.combine(forms), first[:, :, None] * n + np.arange(n))
+                yield Block(statistic.combine(forms), first * n)
 
 
 def fixed_relabelings(seed: int, indices: range, n: int) -> Index:
@@ -233,7 +243,7 @@ def _evaluate(
     for start in range(0, total, chunk):
         stop = min(start + chunk, total)
         values = statistic.evaluate(draw(start, stop))
-        yield Block(values[None, :, None, :, :], np.arange(start, stop)[None, None])
+        yield Block(values[None, :, None, :, :], np.array([[start]]))
 
 
 # ---------------------------------------------------------------- exact

@@ -1,4 +1,4 @@
-"""Approximations of p-values below 1 / n_permutations. Each is labelled one wherever it is shown."""
+"""Approximate p-values below 1 / n_permutations, each labelled one wherever it is shown."""
 
 from dataclasses import dataclass
 
@@ -109,7 +109,8 @@ def anderson_darling(exceedances: FloatArray, fit: GpdFit) -> float:
 
 
 # 5 % points of the distance when shape and scale are fitted by `fit_gpd`, simulated with 20,000
-# samples of 250 a shape (tests/rsafast/test_tails.py repeats some); compare Choulakian & Stephens 2001.
+# samples of 250 a shape (tests/rsafast/test_tails.py repeats some); compare Choulakian & Stephens
+# 2001.
 _SHAPES = np.array([-0.5, -0.4, -0.3, -0.2, -0.1, 0.0, 0.1, 0.2, 0.3, 0.5])
 _LIMITS = np.array([0.0] * 10)
 

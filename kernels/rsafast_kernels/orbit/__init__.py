@@ -28,16 +28,20 @@ from rsafast_kernels.orbit.reference import permutation
 
 __all__ = ["Workspace", "correlate", "permutation", "scratch_bytes", "spectra", "spectra_bytes"]
 
-_LANES = 8  # rows of a panel are padded to the widest vector of any instruction set
+_LANES = 8  # chunks are padded to the widest vector of any instruction set
+_CHUNK = 128  # diagonals that one pass of the product reads, at most
 
 
-def _padded(n: int) -> int:
-    return -(-(n // 2) // _LANES) * _LANES
+def _chunks(n: int) -> tuple[int, int]:
+    """How the n // 2 circulant diagonals are stored: (number of chunks, diagonals in each)."""
+    count = -(-(n // 2) // _CHUNK)
+    return count, -(-(n // 2) // (count * _LANES)) * _LANES
 
 
 def spectra_bytes(n: int, itemsize: int = 8) -> int:
     """Bytes that the spectrum of one relabelled (n, n) matrix takes."""
-    return (n // 2 + 1) * 2 * _padded(n) * itemsize
+    chunks, chunk = _chunks(n)
+    return (n // 2 + 1) * 2 * chunks * chunk * itemsize
 
 
 def scratch_bytes(rows_a: int, rows_b: int, n: int, itemsize: int = 8) -> int:
@@ -64,16 +68,17 @@ def spectra(
 
     Returns
     -------
-    (n // 2 + 1, K * M, 2 * padded) array: [frequency, relabelling * M + matrix, re | im of the
-    diagonals d = 1..n // 2, padded with zeros].
+    (n // 2 + 1, chunks, K * M, 2 * chunk) array: [frequency, chunk, relabelling * M + matrix,
+    re | im of the diagonals d = 1..n // 2 in this chunk], padded with zeros.
     """
     if stack.ndim != 3 or stack.shape[1] != stack.shape[2] or stack.shape[1] < 2:
         raise InvalidInputError(f"stack must be (matrices, n, n) with n >= 2, got {stack.shape}")
     n = stack.shape[1]
     if relabelings.ndim != 2 or relabelings.shape[1] != n:
         raise InvalidInputError(f"relabelings must be (count, {n}), got {relabelings.shape}")
-    shape = (n // 2 + 1, len(relabelings) * len(stack), 2 * _padded(n))
-    size = shape[0] * shape[1] * shape[2]
+    chunks, chunk = _chunks(n)
+    shape = (n // 2 + 1, chunks, len(relabelings) * len(stack), 2 * chunk)
+    size = int(np.prod(shape))
     panel = (aligned_empty((size,)) if out is None else out[:size]).reshape(shape)
     native.orbit_spectra(
         np.ascontiguousarray(stack),
@@ -124,8 +129,8 @@ def correlate(
     -------
     (rows of a, rows of b, n) array of T[g, r, s].
     """
-    rows_a = range(a.shape[1]) if rows_a is None else rows_a
-    rows_b = range(b.shape[1]) if rows_b is None else rows_b
+    rows_a = range(a.shape[2]) if rows_a is None else rows_a
+    rows_b = range(b.shape[2]) if rows_b is None else rows_b
     workspace = workspace or Workspace.empty(len(rows_a), len(rows_b), n)
     out = workspace.out[: len(rows_a) * len(rows_b) * n].reshape(len(rows_a), len(rows_b), n)
     native.orbit_correlate(

@@ -1,8 +1,8 @@
 // Orbit sampling, n relabellings for the price of one FFT: see __init__.py for the mathematics.
 //
-// A panel holds the spectra of one side as [frequency][row][re d=1.. | im d=1..], row = relabelling
-// x matrices + matrix, so that the sum over circulant diagonals d is a dot product of contiguous
-// memory on both sides. Every sum is taken in one fixed order, whatever the number of threads. Two
+// A panel holds the spectra of one side as [frequency][chunk of diagonals][row][re | im], row =
+// relabelling x matrices + matrix, so that the sum over circulant diagonals d is a dot product of
+// contiguous memory on both sides, and what one pass of the product reads is one stretch of memory. Every sum is taken in one fixed order, whatever the number of threads. Two
 // rows share each inverse transform, so results depend on which rows a call is given, by rounding
 // only: whoever counts must compare with a tolerance.
 #include <algorithm>
@@ -19,6 +19,34 @@ using rsafast::Simd;
 namespace nb = nanobind;
 
 constexpr std::size_t panel_lanes = 8;  // as in __init__.py
+
+struct Panel {
+    std::size_t chunks, rows, chunk;  // diagonals in `chunks` times `chunk`
+    std::size_t padded() const { return chunks * chunk; }
+    std::size_t frequency() const { return chunks * rows * 2 * chunk; }
+    // Real part of row `row`, diagonal d, frequency 0; the imaginary part is `chunk` further.
+    std::size_t at(std::size_t row, std::size_t d) const {
+        return (d / chunk * rows + row) * 2 * chunk + d % chunk;
+    }
+};
+
+// Real and imaginary parts and scratch of one transform. They start at different places modulo
+// 4096 bytes: powers of two would otherwise meet in the same few lines of the L1 cache.
+template <class T>
+struct Work {
+    std::vector<T> data;
+    T *re, *im, *scratch_re, *scratch_im;
+
+    explicit Work(const rsafast::fft::Plan<T>& plan) {
+        constexpr std::size_t w = Simd<T>::width, apart = 576 / sizeof(T);
+        const std::size_t size = plan.size() * w + apart, scratch = plan.scratch() * w + apart;
+        data.resize(2 * (size + scratch));
+        re = data.data();
+        im = re + size;
+        scratch_re = im + size;
+        scratch_im = scratch_re + scratch;
+    }
+};
 
 // ---------------------------------------------------------------- spectra
 
@@ -46,32 +74,31 @@ struct Gathered {  // diagonals[x][d - 1] = A[g(x), g(x + d)], padded with zeros
 
 template <class T>
 void write_spectra(const Gathered<T>& gathered, const rsafast::fft::Plan<T>& plan,
-                   std::size_t padded, std::size_t row, std::size_t rows, T* panel,
-                   std::vector<T>& work) {
+                   const Panel& shape, std::size_t row, T* panel, const Work<T>& work) {
     using S = Simd<T>;
     constexpr std::size_t w = S::width;
     const int n = plan.size();
-    T *re = work.data(), *im = re + n * w;
-    T *scratch_re = im + n * w, *scratch_im = scratch_re + plan.scratch() * w;
+    T *re = work.re, *im = work.im;
     // Two blocks of diagonals are the real and imaginary part of one complex transform.
-    for (std::size_t d = 0; d < padded; d += 2 * w) {
+    for (std::size_t d = 0; d < shape.padded(); d += 2 * w) {
         for (int x = 0; x < n; ++x) {
             const T* from = gathered.data.data() + x * gathered.stride + d;
             S::store(re + x * w, S::load(from));
             S::store(im + x * w, S::load(from + w));
         }
-        plan.forward(re, im, scratch_re, scratch_im);
-        const bool second = d + w < padded;
+        plan.forward(re, im, work.scratch_re, work.scratch_im);
+        const bool second = d + w < shape.padded();
+        T *first = panel + shape.at(row, d), *next = panel + shape.at(row, d + w);
         for (int k = 0; k <= n / 2; ++k) {
             const int mirror = k ? n - k : 0;
             const auto ar = S::load(re + k * w), ai = S::load(im + k * w);
             const auto br = S::load(re + mirror * w), bi = S::load(im + mirror * w);
-            T* out = panel + (k * rows + row) * 2 * padded + d;
-            S::store(out, (ar + br) * T(0.5));
-            S::store(out + padded, (ai - bi) * T(0.5));
+            const std::size_t at = k * shape.frequency();
+            S::store(first + at, (ar + br) * T(0.5));
+            S::store(first + at + shape.chunk, (ai - bi) * T(0.5));
             if (second) {
-                S::store(out + w, (ai + bi) * T(0.5));
-                S::store(out + padded + w, (br - ar) * T(0.5));
+                S::store(next + at, (ai + bi) * T(0.5));
+                S::store(next + at + shape.chunk, (br - ar) * T(0.5));
             }
         }
     }
@@ -79,23 +106,23 @@ void write_spectra(const Gathered<T>& gathered, const rsafast::fft::Plan<T>& pla
 
 template <class T>
 void spectra(const T* stack, std::size_t matrices, const std::int32_t* relabelings,
-             std::size_t count, int n, bool weighted, std::size_t padded, T* panel, int threads) {
+             std::size_t count, int n, bool weighted, const Panel& shape, T* panel, int threads) {
     const int half = n / 2;
     const rsafast::fft::Plan<T> plan(n);
-    const std::size_t rows = count * matrices, w = Simd<T>::width;
-    const std::size_t stride = rsafast::round_up(padded, 2 * w);
+    const std::size_t rows = count * matrices;
+    const std::size_t stride = rsafast::round_up(shape.padded(), 2 * Simd<T>::width);
     // One side carries the inverse transform's 1/n and the weight 1/2 of the diagonal met twice.
     const T scale = weighted ? T(1) / n : T(1);
     const T last = weighted && n % 2 == 0 ? T(0.5) : T(1);
 #pragma omp parallel num_threads(threads)
     {
         Gathered<T> gathered(n, half, stride);
-        std::vector<T> work(2 * (n + plan.scratch()) * w);
+        const Work<T> work(plan);
 #pragma omp for schedule(dynamic)
         for (std::ptrdiff_t row = 0; row < static_cast<std::ptrdiff_t>(rows); ++row) {
             const std::size_t relabeling = row / matrices, matrix = row % matrices;
             gathered.fill(stack + matrix * n * n, relabelings + relabeling * n, n, half, scale, last);
-            write_spectra(gathered, plan, padded, row, rows, panel, work);
+            write_spectra(gathered, plan, shape, row, panel, work);
         }
     }
 }
@@ -107,22 +134,19 @@ constexpr int tile_a = 4, tile_b = 3;  // 32 vector registers
 #else
 constexpr int tile_a = 3, tile_b = 2;  // 16 vector registers
 #endif
-// Diagonals and rows of one pass: a block of `block_a` rows (24 kB in float64) stays in L1 while the
-// rows of b stream past it.
-constexpr std::size_t chunk = 128;
-constexpr int block_a = 12;
+constexpr int block_a = 12;  // rows of one pass: with a chunk of 128 diagonals 24 kB, within L1
 
 // c[i][0 | 1][j] += sum_d a_i[d] conj(b_j[d]) for an MA x MB tile.
 template <class T, int MA, int MB>
-void product_tile(const T* a, const T* b, std::size_t stride, std::size_t im, std::size_t length,
-                  T* c, std::size_t c_row, std::size_t c_im) {
+void product_tile(const T* a, const T* b, std::size_t chunk, T* c, std::size_t lanes) {
     using S = Simd<T>;
+    const std::size_t stride = 2 * chunk;
     typename S::type sum[MA][2][MB] = {};
-    for (std::size_t d = 0; d < length; d += S::width) {
+    for (std::size_t d = 0; d < chunk; d += S::width) {
         for (int i = 0; i < MA; ++i) {
-            const auto ar = S::load(a + i * stride + d), ai = S::load(a + i * stride + im + d);
+            const auto ar = S::load(a + i * stride + d), ai = S::load(a + i * stride + chunk + d);
             for (int j = 0; j < MB; ++j) {
-                const auto br = S::load(b + j * stride + d), bi = S::load(b + j * stride + im + d);
+                const auto br = S::load(b + j * stride + d), bi = S::load(b + j * stride + chunk + d);
                 sum[i][0][j] += ar * br;
                 sum[i][1][j] += ai * br;
                 sum[i][0][j] += ai * bi;
@@ -140,53 +164,50 @@ void product_tile(const T* a, const T* b, std::size_t stride, std::size_t im, st
     S::template sums<2 * MA * MB>(flat, &total[0][0][0]);
     for (int i = 0; i < MA; ++i)
         for (int part = 0; part < 2; ++part)
-            for (int j = 0; j < MB; ++j) c[i * c_row + part * c_im + j] += total[i][part][j];
+            for (int j = 0; j < MB; ++j) c[(2 * i + part) * lanes + j] += total[i][part][j];
 }
 
+// The tile of ma x mb rows, ma <= MA and mb <= MB, that the compiler has made for that size.
 template <class T, int MA, int MB>
-void product_rest(int ma, int mb, const T* a, const T* b, std::size_t stride, std::size_t im,
-                  std::size_t length, T* c, std::size_t c_row, std::size_t c_im) {
-    if (ma == MA && mb == MB) {
-        product_tile<T, MA, MB>(a, b, stride, im, length, c, c_row, c_im);
-    } else if constexpr (MA > 1) {
-        if (ma < MA) return product_rest<T, MA - 1, MB>(ma, mb, a, b, stride, im, length, c, c_row, c_im);
-        if constexpr (MB > 1)
-            product_rest<T, MA, MB - 1>(ma, mb, a, b, stride, im, length, c, c_row, c_im);
-    } else if constexpr (MB > 1) {
-        product_rest<T, MA, MB - 1>(ma, mb, a, b, stride, im, length, c, c_row, c_im);
-    }
+void product_rest(int ma, int mb, const T* a, const T* b, std::size_t chunk, T* c,
+                  std::size_t lanes) {
+    if (ma == MA && mb == MB) return product_tile<T, MA, MB>(a, b, chunk, c, lanes);
+    if constexpr (MA > 1)
+        if (ma < MA) return product_rest<T, MA - 1, MB>(ma, mb, a, b, chunk, c, lanes);
+    if constexpr (MB > 1) product_rest<T, MA, MB - 1>(ma, mb, a, b, chunk, c, lanes);
 }
 
+// Rows `a` times rows `b` of one frequency; both point to the first row in the first chunk.
 template <class T>
-void product(const T* a, const T* b, int rows_a, int rows_b, std::size_t padded, T* c,
-             std::size_t lanes) {
-    const std::size_t stride = 2 * padded;
+void product(const T* a, const Panel& shape_a, int rows_a, const T* b, const Panel& shape_b,
+             int rows_b, T* c, std::size_t lanes) {
+    const std::size_t chunk = shape_a.chunk, stride = 2 * chunk;
     std::fill(c, c + rows_a * 2 * lanes, T(0));
-    for (std::size_t d = 0; d < padded; d += chunk) {
-        const std::size_t length = std::min(chunk, padded - d);
+    for (std::size_t part = 0; part < shape_a.chunks; ++part) {
+        const T* first_a = a + part * shape_a.rows * stride;
+        const T* first_b = b + part * shape_b.rows * stride;
         for (int block = 0; block < rows_a; block += block_a) {
             const int end = std::min(rows_a, block + block_a);
             for (int j = 0; j < rows_b; j += tile_b)
                 for (int i = block; i < end; i += tile_a)
                     product_rest<T, tile_a, tile_b>(
                         std::min(tile_a, end - i), std::min(tile_b, rows_b - j),
-                        a + i * stride + d, b + j * stride + d, stride, padded, length,
-                        c + i * 2 * lanes + j, 2 * lanes, lanes);
+                        first_a + i * stride, first_b + j * stride, chunk, c + i * 2 * lanes + j,
+                        lanes);
         }
     }
 }
 
 // ---------------------------------------------------------------- back to shifts
 
-// Two groups of lanes (real series) as one complex inverse transform; out[lane][shift].
+// Two groups of lanes (real series) as one complex inverse transform, into work.re and work.im.
 template <class T>
 void inverse(const rsafast::fft::Plan<T>& plan, const T* first, const T* second,
-             std::size_t frequency_stride, std::size_t im_offset, T* work) {
+             std::size_t frequency_stride, std::size_t im_offset, const Work<T>& work) {
     using S = Simd<T>;
     constexpr std::size_t w = S::width;
     const int n = plan.size();
-    T *re = work, *im = re + n * w, *scratch_re = im + n * w;
-    T* scratch_im = scratch_re + plan.scratch() * w;
+    T *re = work.re, *im = work.im;
     for (int k = 0; k <= n / 2; ++k) {
         const T *p = first + k * frequency_stride, *q = second + k * frequency_stride;
         const auto pr = S::load(p), qr = S::load(q);
@@ -201,7 +222,7 @@ void inverse(const rsafast::fft::Plan<T>& plan, const T* first, const T* second,
         S::store(re + (n - k) * w, pr + qi);
         S::store(im + (n - k) * w, qr - pi);
     }
-    plan.forward(im, re, scratch_im, scratch_re);
+    plan.forward(im, re, work.scratch_im, work.scratch_re);
 }
 
 template <class T>
@@ -217,9 +238,8 @@ void scatter(const T* lanes, int n, std::size_t used, T* out) {
 }
 
 template <class T>
-void correlate(const T* a, std::size_t a_stride, const T* b, std::size_t b_stride, int rows_a,
-               int rows_b, int n, std::size_t padded, T* c, std::size_t lanes, T* out,
-               int threads) {
+void correlate(const T* a, const Panel& shape_a, int rows_a, const T* b, const Panel& shape_b,
+               int rows_b, int n, T* c, std::size_t lanes, T* out, int threads) {
     constexpr std::size_t w = Simd<T>::width;
     const rsafast::fft::Plan<T> plan(n);
     const std::size_t frequency_stride = static_cast<std::size_t>(rows_a) * 2 * lanes;
@@ -228,19 +248,19 @@ void correlate(const T* a, std::size_t a_stride, const T* b, std::size_t b_strid
     {
 #pragma omp for schedule(static)
         for (int k = 0; k <= n / 2; ++k)
-            product(a + k * a_stride, b + k * b_stride, rows_a, rows_b, padded,
-                    c + k * frequency_stride, lanes);
-        std::vector<T> work(2 * (n + plan.scratch()) * w);
+            product(a + k * shape_a.frequency(), shape_a, rows_a, b + k * shape_b.frequency(),
+                    shape_b, rows_b, c + k * frequency_stride, lanes);
+        const Work<T> work(plan);
 #pragma omp for schedule(static)
         for (std::ptrdiff_t pair = 0; pair < static_cast<std::ptrdiff_t>((groups + 1) / 2); ++pair) {
             const std::size_t one = 2 * pair, two = std::min(one + 1, groups - 1);
             const auto at = [&](std::size_t group) {
                 return c + group / groups_b * 2 * lanes + group % groups_b * w;
             };
-            inverse(plan, at(one), at(two), frequency_stride, lanes, work.data());
+            inverse(plan, at(one), at(two), frequency_stride, lanes, work);
             for (std::size_t half = 0; half < (two > one ? 2 : 1); ++half) {
                 const std::size_t group = one + half, first = group % groups_b * w;
-                scatter(work.data() + half * n * w, n, std::min(w, rows_b - first),
+                scatter(half ? work.im : work.re, n, std::min(w, rows_b - first),
                         out + (group / groups_b * rows_b + first) * n);
             }
         }
@@ -249,30 +269,31 @@ void correlate(const T* a, std::size_t a_stride, const T* b, std::size_t b_strid
 
 // ---------------------------------------------------------------- bindings
 
-template <class T>
-void bind(nb::module_& m) {
-    m.def("orbit_spectra",
-          [](Array<const T> stack, Array<const std::int32_t> relabelings, bool weighted,
-             Array<T> panel, int threads) {
-              nb::gil_scoped_release release;
-              spectra(stack.data(), stack.shape(0), relabelings.data(), relabelings.shape(0),
-                      static_cast<int>(stack.shape(1)), weighted, panel.shape(2) / 2, panel.data(),
-                      threads);
-          });
-    m.def("orbit_correlate",
-          [](Array<const T> a, int a_first, int rows_a, Array<const T> b, int b_first, int rows_b,
-             int n, Array<T> products, Array<T> out, int threads) {
-              nb::gil_scoped_release release;
-              const std::size_t width = a.shape(2);
-              correlate(a.data() + a_first * width, a.shape(1) * width, b.data() + b_first * width,
-                        b.shape(1) * width, rows_a, rows_b, n, width / 2, products.data(),
-                        rsafast::round_up(rows_b, panel_lanes), out.data(), threads);
-          });
+Panel panel_of(const Array<const double>& panel) {
+    return {panel.shape(1), panel.shape(2), panel.shape(3) / 2};
+}
+
+void bind_spectra(Array<const double> stack, Array<const std::int32_t> relabelings, bool weighted,
+                  Array<double> panel, int threads) {
+    nb::gil_scoped_release release;
+    const Panel shape{panel.shape(1), panel.shape(2), panel.shape(3) / 2};
+    spectra(stack.data(), stack.shape(0), relabelings.data(), relabelings.shape(0),
+            static_cast<int>(stack.shape(1)), weighted, shape, panel.data(), threads);
+}
+
+void bind_correlate(Array<const double> a, int first_a, int rows_a, Array<const double> b,
+                    int first_b, int rows_b, int n, Array<double> products, Array<double> out,
+                    int threads) {
+    nb::gil_scoped_release release;
+    const Panel shape_a = panel_of(a), shape_b = panel_of(b);
+    correlate(a.data() + shape_a.at(first_a, 0), shape_a, rows_a, b.data() + shape_b.at(first_b, 0),
+              shape_b, rows_b, n, products.data(), rsafast::round_up(rows_b, panel_lanes),
+              out.data(), threads);
 }
 
 }  // namespace
 
 RSAFAST_KERNEL(orbit) {
-    bind<double>(m);
-    bind<float>(m);
+    m.def("orbit_spectra", &bind_spectra);
+    m.def("orbit_correlate", &bind_correlate);
 }
