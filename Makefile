@@ -21,7 +21,7 @@ EXTRAS     := dev,docs
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make demo    analyse simulated data, write $(OUT)/ (a result and a report)"
+	@echo "make demo    simulate brains, test models against them, write $(OUT)/ (a result and a report)"
 	@echo "make check   lint and the quick tests, under 3 minutes once installed"
 	@echo "make test    lint and all tests, the calibration of p-values included"
 	@echo "make docs    build the documentation into site/"

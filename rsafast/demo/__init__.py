@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -162,7 +162,10 @@ def _write(
     from rsafast.demo.story import about
     from rsafast.report import write_report
 
-    layers = {name: features[name].astype(np.float32) for name in ("conv1", "conv2", "conv3")}
+    # Any: savez also takes a bool by keyword, which the type checker holds against the arrays.
+    layers: dict[str, Any] = {
+        name: features[name].astype(np.float32) for name in ("conv1", "conv2", "conv3")
+    }
     writers: dict[str, Callable[[Path], object]] = {
         "features.npz": lambda path: np.savez(path, labels=np.array(models.labels), **layers),
         "models.h5": models.save,

@@ -115,8 +115,8 @@ def meaning(result: PermutationResult) -> list[tuple[str, str]]:
         items.append(
             (
                 "Many pairs",
-                f"The family-wise p-values (max-T, step-down) hold over all {result.n_pairs} pairs at once, "
-                "because every pair was relabelled by the same relabellings; they stay valid where "
+                f"The family-wise p-values (max-T, step-down) hold over all {result.n_pairs} pairs "
+                "at once, because every pair was relabelled by the same relabellings; they stay valid where "
                 "the best pair, layer or region is picked afterwards. The q-values control the "
                 "expected share of false discoveries among the pairs that are called significant.",
             )
