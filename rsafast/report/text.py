@@ -116,9 +116,10 @@ def meaning(result: PermutationResult) -> list[tuple[str, str]]:
             (
                 "Many pairs",
                 f"The family-wise p-values (max-T, step-down) hold over all {result.n_pairs} pairs "
-                "at once, because every pair was relabelled by the same relabellings; they stay valid where "
-                "the best pair, layer or region is picked afterwards. The q-values control the "
-                "expected share of false discoveries among the pairs that are called significant.",
+                "at once, because every pair was relabelled by the same relabellings; they stay "
+                "valid where the best pair, layer or region is picked afterwards. The q-values "
+                "control the expected share of false discoveries among the pairs that are called "
+                "significant.",
             )
         )
     if result.p_tail is not None and result.tail is not None:
