@@ -21,7 +21,7 @@ EXTRAS     := dev,docs
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make demo    analyse simulated data, write $(OUT)/ (a result and a report)"
+	@echo "make demo    simulate brains, test models against them, write $(OUT)/ (a result and a report)"
 	@echo "make check   lint and the quick tests, under 3 minutes once installed"
 	@echo "make test    lint and all tests, the calibration of p-values included"
 	@echo "make docs    build the documentation into site/"
@@ -71,13 +71,13 @@ $(VENV)/runtime: $(VENV)/tools pyproject.toml $(NATIVE)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(PIP) --no-build-isolation -e .
 	@touch $@
 
+# mne-rsa, an oracle of the tests, asks for PySide6 and VTK (about 1 GB), which only its drawings use.
 $(VENV)/dev: $(VENV)/tools pyproject.toml | $(VENV)/runtime
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(PIP) --no-build-isolation -e ".[$(EXTRAS)]"
+	$(PIP) --no-deps mne-rsa
 	@touch $@
 
-# What benchmarks measure beside rsafast, and only they. numba is an engine of scikit-bio. mne-rsa
-# asks for PySide6 and VTK (about 1 GB), which only its drawings use.
+# An engine of scikit-bio that only the benchmarks measure.
 $(VENV)/peers: $(VENV)/dev
-	$(PIP) mne numba
-	$(PIP) --no-deps mne-rsa
+	$(PIP) numba
 	@touch $@

@@ -242,7 +242,7 @@ def draw_forest(
 ) -> None:
     """Draw the observed value of each pair over the central 95 % of its null.
 
-    Filled dots are significant family-wise (single-step max-T) at `alpha`; hollow ones are not.
+    Filled dots are significant family-wise (step-down max-T) at `alpha`; hollow ones are not.
     """
     heights = np.arange(len(pairs))[::-1]
     for height, (i, j) in zip(heights, pairs, strict=True):
@@ -251,7 +251,7 @@ def draw_forest(
             [low, high], [height, height], color=palette.fill, linewidth=7, solid_capstyle="butt"
         )
         ax.plot([result.null_mean[i, j]] * 2, [height - 0.28, height + 0.28], color=palette.edge)
-        filled = result.p_value_fwer[i, j] <= alpha
+        filled = result.p_value_stepdown[i, j] <= alpha
         ax.plot(
             result.statistic[i, j],
             height,

@@ -181,14 +181,14 @@ def print_result(result: PermutationResult) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("model", "brain"):
         table.add_column(name, overflow="fold")
-    headers = [result.method, "p", "± MC error", "p family-wise (max-T)", "q (BH)"]
+    headers = [result.method, "p", "± MC error", "p family-wise (max-T step-down)", "q (BH)"]
     if result.p_tail is not None:
         headers.append(f"≈ p ({result.tail})")
     for header in headers:
         table.add_column(header, justify="right")
     for _, row in frame.head(MAX_ROWS).iterrows():
         cells = [f"{row.statistic:.4f}", f"{row.p_value:.3g}", f"{row.p_standard_error:.1g}"]
-        cells += [f"{row.p_value_fwer:.3g}", f"{row.q_value:.3g}"]
+        cells += [f"{row.p_value_stepdown:.3g}", f"{row.q_value:.3g}"]
         if result.p_tail is not None:
             cells.append(f"{row.p_tail:.2g}")
         table.add_row(str(row.model), str(row.brain), *cells)

@@ -198,8 +198,8 @@ class PermutationResult:
             draw_null(ax, self, 0, 0)
             ax.set_title(f"{self.model_names[0]} × {self.brain_names[0]}", fontsize=9)
         else:
-            draw_p_matrix(ax, self, "p_value_fwer")
-            ax.set_title("family-wise p (max-T)", fontsize=9)
+            draw_p_matrix(ax, self, "p_value_stepdown")
+            ax.set_title("family-wise p (step-down max-T)", fontsize=9)
         return ax
 
     def summary(self) -> str:
@@ -222,9 +222,9 @@ class PermutationResult:
             f"statistic {self.statistic[i, j]:.4g}.",
         ]
         if self.n_pairs > 1:
-            significant = int((self.p_value_fwer <= 0.05).sum())
+            significant = int((self.p_value_stepdown <= 0.05).sum())
             lines.append(
-                "Family-wise p (max-T) and Benjamini-Hochberg q run over all "
+                "Family-wise p (step-down max-T) and Benjamini-Hochberg q run over all "
                 f"{self.n_pairs} pairs; {significant} of them have a family-wise p of at most 0.05."
             )
         if self.tail is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,7 @@ def write_report(
     models: RDMs | None = None,
     brain: RDMs | None = None,
     title: str = "Representational similarity: permutation test",
+    about: Sequence[tuple[str, str]] = (),
 ) -> Path:
     """Write a self-contained HTML report of a permutation test.
 
@@ -60,6 +62,7 @@ def write_report(
     result : what :func:`rsafast.permutation_test` returned.
     models, brain : RDMs of the two sides, to be shown as heatmaps; left out if None.
     title : heading of the page.
+    about : (heading, text) pairs on the data, shown before the results; plain text.
 
     Returns
     -------
@@ -71,7 +74,7 @@ def write_report(
     InvalidInputError
         The folder of `path` does not exist or cannot be written.
     """
-    return write_text(path, _template().render(**_content(result, models, brain, title)))
+    return write_text(path, _template().render(**_content(result, models, brain, title, about)))
 
 
 def _template() -> Any:
@@ -88,10 +91,15 @@ def _template() -> Any:
 
 
 def _content(
-    result: PermutationResult, models: RDMs | None, brain: RDMs | None, title: str
+    result: PermutationResult,
+    models: RDMs | None,
+    brain: RDMs | None,
+    title: str,
+    about: Sequence[tuple[str, str]],
 ) -> dict[str, Any]:
     return {
         "title": title,
+        "about": list(about),
         "headline": text.headline(result),
         "facts": _facts(result),
         "statistic_name": method_name(result.method),
@@ -130,8 +138,8 @@ def _columns(result: PermutationResult) -> list[str]:
         "Brain",
         method_name(result.method),
         "p ± MC error",
-        "Family-wise p (max-T)",
         "Family-wise p (step-down)",
+        "Family-wise p (single step)",
         "BH q",
     ]
     if result.p_tail is not None and result.tail is not None:
@@ -153,7 +161,7 @@ def _rows(result: PermutationResult) -> list[dict[str, Any]]:
             "model": result.model_names[i],
             "brain": result.brain_names[j],
             "cells": _cells(result, i, j),
-            "significant": bool(result.p_value_fwer[i, j] <= text.ALPHA),
+            "significant": bool(result.p_value_stepdown[i, j] <= text.ALPHA),
         }
         for i, j in _order(result)[:MAX_ROWS]
     ]
@@ -164,7 +172,7 @@ def _cells(result: PermutationResult, i: int, j: int) -> list[tuple[float, str]]
     statistic, z = float(result.statistic[i, j]), float(result.z[i, j])
     mean, sd = float(result.null_mean[i, j]), float(result.null_std[i, j])
     p, error = float(result.p_value[i, j]), float(result.p_standard_error[i, j])
-    adjusted = [result.p_value_fwer, result.p_value_stepdown, result.q_value]
+    adjusted = [result.p_value_stepdown, result.p_value_fwer, result.q_value]
     if result.p_tail is not None and result.tail is not None:
         adjusted.append(result.p_tail)
     return [
@@ -191,7 +199,7 @@ def _forest(result: PermutationResult) -> Section:
         size=(4.9, 0.75 + 0.26 * len(pairs)),
         alt=f"Dot plot: observed {method_name(result.method)} of {len(pairs)} pairs over the "
         "central 95 percent of their null distributions; the values are in the table of pairs.",
-        caption="Dots: observed value, filled where the family-wise p (max-T) is at most "
+        caption="Dots: observed value, filled where the family-wise p (step-down max-T) is at most "
         f"{text.ALPHA:g}. Bars: central 95 % of the null; tick: its mean.",
         key="forest",
         palette=PAGE_PALETTE,
@@ -246,7 +254,7 @@ def _matrices(result: PermutationResult) -> Section:
             key=f"matrix-{correction}",
             palette=PAGE_PALETTE,
         )
-        for correction in ("p_value", "q_value", "p_value_fwer")
+        for correction in ("p_value", "q_value", "p_value_stepdown")
     ]
     return Section(
         panels,

@@ -77,7 +77,7 @@ def headline(result: PermutationResult) -> str:
             f"Model {result.model_names[0]} and brain {result.brain_names[0]} {related} "
             f"beyond what relabelled stimuli give ({what}, p = {p})."
         )
-    count = int((result.p_value_fwer <= ALPHA).sum())
+    count = int((result.p_value_stepdown <= ALPHA).sum())
     first = (
         f"{_count_word(count, result.n_pairs)} of {result.n_pairs} model–brain pairs "
         f"{'is' if count == 1 else 'are'} related beyond what relabelled stimuli give "
@@ -115,10 +115,11 @@ def meaning(result: PermutationResult) -> list[tuple[str, str]]:
         items.append(
             (
                 "Many pairs",
-                f"The family-wise p-values (max-T) hold over all {result.n_pairs} pairs at once, "
-                "because every pair was relabelled by the same relabellings; they stay valid where "
-                "the best pair, layer or region is picked afterwards. The q-values control the "
-                "expected share of false discoveries among the pairs that are called significant.",
+                f"The family-wise p-values (max-T, step-down) hold over all {result.n_pairs} pairs "
+                "at once, because every pair was relabelled by the same relabellings; they stay "
+                "valid where the best pair, layer or region is picked afterwards. The q-values "
+                "control the expected share of false discoveries among the pairs that are called "
+                "significant.",
             )
         )
     if result.p_tail is not None and result.tail is not None:

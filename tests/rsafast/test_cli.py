@@ -280,9 +280,15 @@ def test_doctor_measures(capsys):
 
 def test_demo_passes_its_options_on(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr("rsafast.demo.run_demo", lambda *args: seen.append(args))
-    assert main(["demo", "--out", str(tmp_path / "d"), "-n", "500"]) == 0
-    assert seen == [(tmp_path / "d", 500)]
+
+    def record(out, n_permutations, *, seed, measure_peer, **_):
+        seen.append((out, n_permutations, seed, measure_peer))
+
+    monkeypatch.setattr("rsafast.demo.run_demo", record)
+    monkeypatch.setattr("rsafast.cli.demo.print_demo", lambda *_: None)
+    options = ["--out", str(tmp_path / "d"), "-n", "500", "--seed", "3", "--no-peer"]
+    assert main(["demo", *options]) == 0
+    assert seen == [(tmp_path / "d", 500, 3, False)]
 
 
 def test_version(capsys):

@@ -94,7 +94,7 @@ def test_numbers_in_the_table_equal_the_result(tmp_path):
     for model, brain, cells in rows:
         i, j = result.model_names.index(model), result.brain_names.index(brain)
         values = [float(v) for v in re.findall(r'data-value="([^"]*)"', cells)]
-        expected = ["statistic", "p_value", "p_value_fwer", "p_value_stepdown", "q_value"]
+        expected = ["statistic", "p_value", "p_value_stepdown", "p_value_fwer", "q_value"]
         expected += ["null_mean", "z"]
         assert values == [getattr(result, name)[i, j] for name in expected]
 
@@ -146,10 +146,10 @@ def test_methods_cite_what_was_done():
 
 def test_headline_counts_family_wise():
     result = make_result()
-    count = int((result.p_value_fwer <= 0.05).sum())
+    count = int((result.p_value_stepdown <= 0.05).sum())
     assert headline(result).startswith(f"{count} of 6 ")
     assert "layer 0 × ROI 0" in headline(result)
-    none = make_result(p_value_fwer=np.ones((3, 2)))
+    none = make_result(p_value_stepdown=np.ones((3, 2)))
     assert headline(none).startswith("None of 6 ")
     not_shown = make_result(1, 1, p_value=np.array([[0.4]]))
     assert "not shown to be related" in headline(not_shown)
