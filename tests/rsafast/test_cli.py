@@ -278,11 +278,22 @@ def test_doctor_measures(capsys):
     assert len(speed) == 4
 
 
-def test_demo_passes_its_options_on(tmp_path, monkeypatch):
-    seen = []
-    monkeypatch.setattr("rsafast.demo.run_demo", lambda *args: seen.append(args))
-    assert main(["demo", "--out", str(tmp_path / "d"), "-n", "500"]) == 0
-    assert seen == [(tmp_path / "d", 500)]
+def test_compare_takes_a_mask_and_needs_it_for_missing_pairs(files, capsys):
+    from rsafast.comparison import compare
+
+    models = RDMs.load(files / "models.h5")
+    values = np.random.default_rng(1).random((1, 66))
+    keep = np.ones(66, dtype=bool)
+    keep[[3, 40]] = False
+    values[0, ~keep] = np.nan
+    np.save(files / "brain.npy", values)
+    np.save(files / "mask.npy", keep)
+    argv = ["compare", str(files / "models.h5"), str(files / "brain.npy"), "--json"]
+    assert main(argv) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert main([*argv, "--mask", str(files / "mask.npy")]) == 0
+    expected = compare(models, RDMs.from_vectors(values, missing="allow"), mask=keep)
+    assert json.loads(capsys.readouterr().out)["similarity"] == expected.tolist()
 
 
 def test_version(capsys):
