@@ -261,6 +261,8 @@ def draw_forest(
             markerfacecolor=palette.accent if filled else "none",
             markeredgewidth=1.4,
         )
+        if height < len(pairs) - 1 and j != pairs[len(pairs) - 2 - height][1]:
+            ax.axhline(height + 0.5, color=palette.fill, linewidth=0.7, zorder=0)
     names = [
         f"{shorten(result.model_names[i], 20)} × {shorten(result.brain_names[j], 14)}"
         for i, j in pairs

@@ -91,6 +91,16 @@ def read_groups(path: Path, option: str) -> NDArray[Any]:
     return read_array(path, option) if path.suffix == ".npy" else np.array(read_list(path, option))
 
 
+def read_mask(path: Path, option: str) -> NDArray[Any]:
+    """Read the pairs to use; numbers other than 0 and 1 are an error, not a truth value."""
+    import numpy as np
+
+    mask = read_array(path, option)
+    if mask.dtype != bool and not np.isin(mask, (0, 1)).all():
+        raise InvalidInputError(f"{option} {path}: expected only 0 and 1, or booleans")
+    return mask.astype(bool)
+
+
 def output_console() -> Console:
     """Return a console on stdout; wide where stdout is no terminal, so that nothing is cut."""
     from rich.console import Console

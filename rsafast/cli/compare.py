@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -24,6 +24,12 @@ def command(
     method: Annotated[
         str, typer.Option("--method", "-m", help=f"Comparator: {_common.METHODS}.")
     ] = "spearman",
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            help="Pairs to use: .npy of booleans, (pairs,) or (n, n).", show_default="none"
+        ),
+    ] = None,
     models_key: Annotated[
         str | None,
         typer.Option(help="Variable inside MODELS, where it holds several.", show_default="none"),
@@ -44,8 +50,12 @@ def command(
     from rsafast.comparison import compare
     from rsafast.io import read_rdms
 
-    a, b = read_rdms(models, key=models_key), read_rdms(brain, key=brain_key)
-    similarity = compare(a, b, method=method)
+    # Pairs may be missing only where a mask says so; the comparison checks that they lie outside.
+    missing: Literal["error", "allow"] = "error" if mask is None else "allow"
+    a = read_rdms(models, key=models_key, missing=missing)
+    b = read_rdms(brain, key=brain_key, missing=missing)
+    keep = None if mask is None else _common.read_mask(mask, "--mask")
+    similarity = compare(a, b, method=method, mask=keep)
     if csv is not None:
         import pandas as pd
 

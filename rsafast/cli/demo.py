@@ -78,7 +78,7 @@ def print_demo(demo: Demo, out: Path, measured: bool) -> None:
     _findings(console, demo)
     _paragraph(console, f"Found: {story.recovery(demo.brain, demo.result)}")
     _resolution(console, demo)
-    _heading(console, "Beyond the Gabor energy (partial test)")
+    _heading(console, "What remains with the Gabor energy held constant (partial test)")
     _partial(console, demo)
     _paragraph(console, story.partial_recovery(demo.partial))
     _heading(console, "Time")
@@ -171,12 +171,15 @@ def _partial(console: Console, demo: Demo) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("model", no_wrap=True)
     for name in partial.brain_names:
-        table.add_column(f"{name}: ρ", justify="right")
+        table.add_column(f"{name}: partial r", justify="right")
         table.add_column("family-wise p", justify="right")
     for i, model in enumerate(partial.model_names):
         cells = []
         for j in range(len(partial.brain_names)):
-            cells += [f"{partial.statistic[i, j]:.3f}", f"{partial.p_value_stepdown[i, j]:.2g}"]
+            cells += [
+                f"{round(partial.statistic[i, j], 3) + 0.0:.3f}",
+                f"{partial.p_value_stepdown[i, j]:.2g}",
+            ]
         table.add_row(model, *cells)
     console.print(table)
 

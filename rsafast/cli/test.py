@@ -116,7 +116,7 @@ def command(
         n_permutations=permutations,
         alternative=cast("Alternative", alternative),
         covariates=None if covariates is None else read_rdms(covariates, missing=missing),
-        mask=None if mask is None else _read_mask(mask),
+        mask=None if mask is None else _common.read_mask(mask, "--mask"),
         blocks=None if blocks is None else _common.read_groups(blocks, "--blocks"),
         tail=cast("Tail | None", tail),
         engine=cast("Engine", engine),
@@ -142,18 +142,6 @@ def command(
         print_result(result)
     if written and not quiet:
         _common.say(f"wrote {', '.join(map(str, written))}")
-
-
-def _read_mask(path: Path) -> Any:
-    """Read the pairs to use; numbers other than 0 and 1 are an error, not a truth value."""
-    import numpy as np
-
-    from rsafast.errors import InvalidInputError
-
-    mask = _common.read_array(path, "--mask")
-    if mask.dtype != bool and not np.isin(mask, (0, 1)).all():
-        raise InvalidInputError(f"--mask {path}: expected only 0 and 1, or booleans")
-    return mask.astype(bool)
 
 
 def _as_dict(result: PermutationResult) -> dict[str, Any]:

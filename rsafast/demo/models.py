@@ -60,6 +60,7 @@ def gabor_energy(images: FloatArray) -> FloatArray:
             for carrier in (np.cos(phase), np.sin(phase)):
                 wavelet = envelope * carrier
                 wavelet -= envelope * (wavelet.sum() / envelope.sum())  # blind to brightness
+                wavelet /= np.linalg.norm(wavelet)  # every scale counts alike
                 energy += fftconvolve(centred, wavelet[None], mode="same", axes=(1, 2)) ** 2
             layers.append(np.sqrt(energy).reshape(len(images), -1))
     return np.hstack(layers)

@@ -68,8 +68,9 @@ def partial_recovery(partial: PermutationResult) -> str:
     return (
         f"With {COVARIATE} held constant, the models that remain related are: {counts}. "
         f"{COVARIATE} alone generated early, so nothing should remain there; it is no source of "
-        "late, so labels and conv3, and what correlates with them, should. p-values of partial "
-        "tests are exact only approximately."
+        "late, so labels and conv3, and what correlates with them, should. Pearson, because the "
+        "simulated distances are linear in those of the sources; ranks would bend that line and "
+        "leave a remainder. p-values of partial tests are exact only approximately."
     )
 
 

@@ -171,13 +171,13 @@ def _cells(result: PermutationResult, i: int, j: int) -> list[tuple[float, str]]
     """Return (exact value, text) of every number of one pair, in the order of `_columns`."""
     statistic, z = float(result.statistic[i, j]), float(result.z[i, j])
     mean, sd = float(result.null_mean[i, j]), float(result.null_std[i, j])
-    p, error = float(result.p_value[i, j]), float(result.p_standard_error[i, j])
+    p = float(result.p_value[i, j])
     adjusted = [result.p_value_stepdown, result.p_value_fwer, result.q_value]
     if result.p_tail is not None and result.tail is not None:
         adjusted.append(result.p_tail)
     return [
         (statistic, text.signed(statistic, 4)),
-        (p, text.p_with_error(p, error)),
+        (p, text.pair_p(result, i, j)),
         *((float(values[i, j]), text.scientific(float(values[i, j]))) for values in adjusted),
         (mean, f"{text.signed(mean, 4)} ± {sd:.4f}"),
         (z, text.signed(z, 2)),
@@ -212,7 +212,7 @@ def _nulls(result: PermutationResult) -> Section:
     panels = []
     for index, (i, j) in enumerate(shown):
         name = text.pair_name(result, i, j)
-        p = text.p_with_error(float(result.p_value[i, j]), float(result.p_standard_error[i, j]))
+        p = text.pair_p(result, i, j)
         panels.append(
             render(
                 draw_null,

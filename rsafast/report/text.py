@@ -52,8 +52,26 @@ def signed(value: float, decimals: int) -> str:
 
 
 def p_with_error(p: float, error: float) -> str:
-    """Write p and its Monte Carlo standard error, the latter to one digit."""
-    return scientific(p) if error == 0 else f"{scientific(p)} ± {scientific(error, 1)}"
+    """Write p to the digit that its Monte Carlo standard error leaves it: 0.6125 ± 0.0005."""
+    if not (p > 0 and error > 0 and np.isfinite(error)):
+        return scientific(p)
+    last = int(np.floor(np.log10(error)))  # power of ten of the error's first digit
+    if p >= 0.001:
+        decimals = max(-last, 2)
+        return f"{p:.{decimals}f} ± {error:.{decimals}f}"
+    power = int(np.floor(np.log10(p)))
+    decimals = max(power - last, 0)
+    mantissa, deviation = p / 10.0**power, error / 10.0**power
+    exponent = str(power).translate(_SUPERSCRIPTS)
+    return f"({mantissa:.{decimals}f} ± {deviation:.{decimals}f})\u00a0×\u00a010{exponent}"
+
+
+def pair_p(result: PermutationResult, i: int, j: int) -> str:
+    """Write the p of one pair; at the floor of the run an error estimate would say nothing."""
+    p = float(result.p_value[i, j])
+    if result.exceedances[i, j] <= 1:
+        return scientific(p)
+    return p_with_error(p, float(result.p_standard_error[i, j]))
 
 
 def pair_name(result: PermutationResult, i: int, j: int) -> str:
@@ -70,7 +88,7 @@ def headline(result: PermutationResult) -> str:
     i, j = np.unravel_index(int(best), result.statistic.shape)
     name, value = pair_name(result, int(i), int(j)), f"{result.statistic[i, j]:.3g}"
     what = f"{method_name(result.method)} = {value}"
-    p = p_with_error(float(result.p_value[i, j]), float(result.p_standard_error[i, j]))
+    p = pair_p(result, int(i), int(j))
     if result.n_pairs == 1:
         related = "are related" if result.p_value[i, j] <= ALPHA else "are not shown to be related"
         return (
@@ -115,11 +133,11 @@ def meaning(result: PermutationResult) -> list[tuple[str, str]]:
         items.append(
             (
                 "Many pairs",
-                f"The family-wise p-values (max-T, step-down) hold over all {result.n_pairs} pairs "
-                "at once, because every pair was relabelled by the same relabellings; they stay "
-                "valid where the best pair, layer or region is picked afterwards. The q-values "
-                "control the expected share of false discoveries among the pairs that are called "
-                "significant.",
+                f"The family-wise p-values (max-T) hold over all {result.n_pairs} pairs at once, "
+                "because every pair was relabelled by the same relabellings; they stay valid where "
+                "the best pair, layer or region is picked afterwards. The step-down ones never "
+                "exceed the single-step ones; headline and marks go by them. The q-values control "
+                "the expected share of false discoveries among the pairs called significant.",
             )
         )
     if result.p_tail is not None and result.tail is not None:

@@ -291,6 +291,24 @@ def test_demo_passes_its_options_on(tmp_path, monkeypatch):
     assert seen == [(tmp_path / "d", 500, 3, False)]
 
 
+def test_compare_takes_a_mask_and_needs_it_for_missing_pairs(files, capsys):
+    from rsafast.comparison import compare
+
+    models = RDMs.load(files / "models.h5")
+    values = np.random.default_rng(1).random((1, 66))
+    keep = np.ones(66, dtype=bool)
+    keep[[3, 40]] = False
+    values[0, ~keep] = np.nan
+    np.save(files / "brain.npy", values)
+    np.save(files / "mask.npy", keep)
+    argv = ["compare", str(files / "models.h5"), str(files / "brain.npy"), "--json"]
+    assert main(argv) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert main([*argv, "--mask", str(files / "mask.npy")]) == 0
+    expected = compare(models, RDMs.from_vectors(values, missing="allow"), mask=keep)
+    assert json.loads(capsys.readouterr().out)["similarity"] == expected.tolist()
+
+
 def test_version(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("rsafast ")
