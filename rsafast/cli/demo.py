@@ -123,24 +123,23 @@ def _findings(console: Console, demo: Demo) -> None:
     from rsafast.demo.brain import REGIONS
 
     result = demo.result
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("region")
-    table.add_column("model", no_wrap=True)
-    table.add_column("truth")
-    for header in ("true ρ", "ρ", "one subject", "p", "family-wise p", ""):
-        table.add_column(header, justify="right")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("region, model", no_wrap=True)
+    table.add_column("truth", no_wrap=True)
+    for header in ("true ρ", "ρ", "single", "p", "FWER p", "found"):
+        table.add_column(header, justify="right", no_wrap=True)
     for j, region in enumerate(REGIONS):
+        table.add_row(Text(region.name, style="bold"))
         for i, model in enumerate(result.model_names):
             found, one = bool(demo.found[i, j]), demo.single[i, j]
             right = found == bool(demo.related[i, j])
-            word = "found" if found else "not found"
+            word = "yes" if found else "no"
             table.add_row(
-                region.name if i == 0 else "",
-                model,
+                f"  {model}",
                 story.role(model, j),
                 f"{demo.brain.truth[i, j]:.2f}" if region.sources else "",
                 f"{result.statistic[i, j]:.3f}",
-                f"{one.min():.3f} … {one.max():.3f}",
+                f"{round(one.mean(), 3) + 0.0:.3f}",
                 f"{result.p_value[i, j]:.2g}",
                 f"{result.p_value_stepdown[i, j]:.2g}",
                 Text(word, style="" if right else "bold red" if found else "yellow"),
@@ -159,7 +158,8 @@ def _resolution(console: Console, demo: Demo) -> None:
         console,
         f"{below} pairs have a p below 0.001, the floor of 1,000 relabellings; {between} of them "
         f"are resolved above the floor of this run, {result.smallest_p:.2g}. true ρ: with the "
-        "noise-free RDM of the region. one subject: lowest and highest ρ of the six.",
+        "noise-free RDM of the region. single: mean ρ of the six subjects taken one by one. "
+        "FWER p: family-wise, step-down max-T.",
     )
 
 
@@ -168,11 +168,11 @@ def _partial(console: Console, demo: Demo) -> None:
     from rich.table import Table
 
     partial = demo.partial
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("model", no_wrap=True)
     for name in partial.brain_names:
-        table.add_column(f"{name}: partial r", justify="right")
-        table.add_column("family-wise p", justify="right")
+        table.add_column(f"{name}: r", justify="right", no_wrap=True)
+        table.add_column("FWER p", justify="right", no_wrap=True)
     for i, model in enumerate(partial.model_names):
         cells = []
         for j in range(len(partial.brain_names)):
