@@ -24,6 +24,8 @@ def checked_file(path: str | os.PathLike[str]) -> Path:
             raise InvalidInputError(f"{path}: is a folder, expected a file; name a file in it")
         with file.open("rb") as handle:
             empty = not handle.read(1)
+    except InvalidInputError:
+        raise
     except FileNotFoundError:
         raise InvalidInputError(f"{path}: no such file; check the path") from None
     except (OSError, ValueError) as error:

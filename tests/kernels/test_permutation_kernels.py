@@ -126,28 +126,33 @@ def test_relabelings_reject_bad_seeds(seed):
         relabel.relabelings(seed, 0, 0, 1, 5)
 
 
+@pytest.mark.parametrize("standardised", [False, True])
 @pytest.mark.parametrize("alternative", ["greater", "less", "two-sided"])
 @pytest.mark.parametrize(
     "shape", [(1, 1, 1, 1, 5), (2, 3, 3, 2, 1), (3, 2, 1, 4, 257), (1, 1, 2, 9, 128)]
 )
-def test_tally_matches_reference(rng, alternative, shape):
+def test_tally_matches_reference(rng, alternative, shape, standardised):
     values = np.round(rng.standard_normal(shape), 1)  # ties between statistics and thresholds
     thresholds = np.round(rng.standard_normal((shape[1], shape[3])), 1)
     spread = np.stack([np.full_like(thresholds, -3), np.full_like(thresholds, 3)], axis=-1)
-    tally = Tally.start(thresholds, alternative, np.zeros_like(thresholds), spread, bins=10)
+    centres, stds = np.zeros_like(thresholds), None
+    if standardised:
+        centres, stds = rng.standard_normal((2, *thresholds.shape)) ** 2
+    tally = Tally.start(thresholds, alternative, centres, spread, bins=10, stds=stds)
     for part in (values, values[:1]):
         tally.add(part)
+    every = np.concatenate([values, values[:1]])
     each, single, down = tally_reference(
-        np.concatenate([values, values[:1]]), thresholds, alternative
+        every, thresholds, alternative, tally.joint_centres, tally.joint_scales
     )
     assert np.array_equal(tally.exceedances.ravel(), each.sum(axis=0))
     assert np.array_equal(tally.squared_exceedances.ravel(), (each**2).sum(axis=0))
     if thresholds.size > 1:
         assert np.array_equal(tally.single_step.ravel(), single)
         assert np.array_equal(tally.step_down.ravel(), down)
-    every = np.concatenate([values, values[:1]])
-    assert np.allclose(tally.sums, every.sum(axis=(0, 2, 4)))
-    assert np.allclose(tally.squares, (every**2).sum(axis=(0, 2, 4)))
+    moved = every - centres[None, :, None, :, None]
+    assert np.allclose(tally.sums, moved.sum(axis=(0, 2, 4)))
+    assert np.allclose(tally.squares, (moved**2).sum(axis=(0, 2, 4)))
     assert (tally.histogram.sum(axis=-1) == tally.permutations).all()
     edges = np.linspace(-3, 3, 11)
     clipped = np.clip(every[:, 0, :, 0], -3, 3 - 1e-9)

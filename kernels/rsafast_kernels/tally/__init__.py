@@ -30,6 +30,9 @@ class Tally:
     thresholds : (M, N) score that counts as at least as extreme (observed minus tolerance).
     alternative : the score is the statistic, its negative, or its absolute value.
     centres : (M, N) values near the null means; moments are summed about them.
+    stds : (M, N) null standard deviations, by which the scores of different pairs are made
+        comparable before their maximum is taken: (score - null mean) / std, or \|statistic\| / std
+        for "two-sided". None takes the maximum of the scores as they are.
     histogram_range : (M, N, 2) lowest and highest edge; values outside fall into the end bins.
     bins : number of histogram bins.
     """
@@ -37,6 +40,8 @@ class Tally:
     thresholds: NDArray[np.float64]
     alternative: Alternative
     centres: NDArray[np.float64]
+    joint_centres: NDArray[np.float64]
+    joint_scales: NDArray[np.float64]
     histogram_range: NDArray[np.float64]
     exceedances: NDArray[np.int64]
     squared_exceedances: NDArray[np.float64]
@@ -56,6 +61,7 @@ class Tally:
         centres: NDArray[np.float64],
         histogram_range: NDArray[np.float64],
         bins: int = 101,
+        stds: NDArray[np.float64] | None = None,
     ) -> "Tally":
         """Return an empty tally of (M, N) pairs."""
         if alternative not in ALTERNATIVES:
@@ -63,10 +69,17 @@ class Tally:
                 f"alternative must be one of {', '.join(ALTERNATIVES)}, got {alternative!r}"
             )
         shape = thresholds.shape
+        sign = {"greater": 1.0, "less": -1.0, "two-sided": 0.0}[alternative]
+        joint_centres, joint_scales = np.zeros(shape), np.ones(shape)
+        if stds is not None:
+            joint_centres = sign * centres
+            joint_scales = 1.0 / np.where(stds > 0, stds, 1.0)
         return cls(
             thresholds=np.ascontiguousarray(thresholds, dtype=np.float64),
             alternative=alternative,
             centres=np.ascontiguousarray(centres, dtype=np.float64),
+            joint_centres=joint_centres,
+            joint_scales=joint_scales,
             histogram_range=np.ascontiguousarray(histogram_range, dtype=np.float64),
             exceedances=np.zeros(shape, np.int64),
             squared_exceedances=np.zeros(shape),
@@ -76,6 +89,11 @@ class Tally:
             squares=np.zeros(shape),
             histogram=np.zeros((*shape, bins), np.int64),
         )
+
+    @property
+    def joint_thresholds(self) -> NDArray[np.float64]:
+        """Thresholds as they are compared across pairs, (M, N)."""
+        return (self.thresholds - self.joint_centres) * self.joint_scales
 
     def add(self, values: NDArray[np.float64]) -> None:
         """Count a block of statistics.
@@ -121,12 +139,20 @@ class Tally:
 
     def _add_joint(self, values: NDArray[np.float64]) -> None:
         thresholds = self.thresholds.ravel()
-        order = np.argsort(thresholds, kind="stable")
+        order = np.argsort(self.joint_thresholds.ravel(), kind="stable")
         down = np.zeros(thresholds.size, np.int64)
         bins = np.zeros(thresholds.size + 1, np.int64)
         workers = threads_for(3.0 * values.size)
         native.tally_joint(
-            values, thresholds, ALTERNATIVES[self.alternative], order, down, bins, workers
+            values,
+            thresholds,
+            ALTERNATIVES[self.alternative],
+            self.joint_centres.ravel(),
+            self.joint_scales.ravel(),
+            order,
+            down,
+            bins,
+            workers,
         )
         single = np.empty_like(down)
         single[order] = bins[::-1].cumsum()[::-1][1:]

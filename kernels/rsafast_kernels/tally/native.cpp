@@ -103,10 +103,11 @@ void each(Array<const double> values, Array<const double> thresholds, int altern
     }
 }
 
-// `order` lists the pairs from the smallest observed score to the largest. down[q]: relabellings in
-// which the maximum over q and all pairs before it reaches threshold q; bins[k]: relabellings whose
+// Scores are compared across pairs as (score - centre) * scale, increasing in the score. `order` lists
+// the pairs from the smallest observed one to the largest. down[q]: relabellings in which the maximum over q and all pairs before it reaches threshold q; bins[k]: relabellings whose
 // maximum over all pairs reaches exactly k of the thresholds.
 void joint(Array<const double> values, Array<const double> thresholds, int alternative,
+           Array<const double> centres, Array<const double> scales,
            Array<const std::int64_t> order, Array<std::int64_t> down, Array<std::int64_t> bins,
            int threads) {
     nb::gil_scoped_release release;
@@ -115,7 +116,11 @@ void joint(Array<const double> values, Array<const double> thresholds, int alter
     constexpr std::ptrdiff_t step = 128;
     const std::ptrdiff_t chunks = (layout.shifts + step - 1) / step;
     std::vector<double> ascending(pairs);
-    for (std::ptrdiff_t k = 0; k < pairs; ++k) ascending[k] = thresholds.data()[order.data()[k]];
+    const auto comparable = [&](double value, std::ptrdiff_t q) {
+        return (value - centres.data()[q]) * scales.data()[q];
+    };
+    for (std::ptrdiff_t k = 0; k < pairs; ++k)
+        ascending[k] = comparable(thresholds.data()[order.data()[k]], order.data()[k]);
 #pragma omp parallel num_threads(threads)
     {
         std::vector<std::int64_t> local_down(pairs, 0), local_bins(pairs + 1, 0);
@@ -130,7 +135,7 @@ void joint(Array<const double> values, Array<const double> thresholds, int alter
                 const double* from = values.data() + layout.offset(r, q) + first;
                 std::int64_t reached = 0;
                 for (std::ptrdiff_t s = 0; s < length; ++s) {
-                    best[s] = std::max(best[s], score(from[s], alternative));
+                    best[s] = std::max(best[s], comparable(score(from[s], alternative), q));
                     reached += best[s] >= ascending[k];
                 }
                 local_down[q] += reached;
