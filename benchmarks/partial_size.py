@@ -97,8 +97,9 @@ def markdown(rows):
     counts = ", ".join(f"{total:,} at n = {n}" for n, total in SIMULATIONS.items())
     head = (
         "Share of false rejections where the covariate is all that model and brain have in common,"
-        f" as r² of the variance of each (`benchmarks/partial_size.py`: {counts};"
-        f" {RELABELINGS + 1} relabellings, one-sided):"
+        " as r² of the variance of each. Squared distances of independent normal features;"
+        f" {counts} simulations, {RELABELINGS + 1} relabellings, one-sided"
+        " (`benchmarks/partial_size.py`):"
     )
     lines = [fill(head, 100)]
     for method in METHODS:
