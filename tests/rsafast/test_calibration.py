@@ -142,3 +142,29 @@ def test_standard_errors_cover_the_truth(random_rdm, rng, n, kind, target):
     effect = p.var() / (truth * (1 - truth) / size)
     print(f"n={n} {kind} p={truth:.3g}: design effect {effect:.2f}")
     assert (np.abs(p - truth) <= 2 * errors).mean() >= 0.93 - 3 * np.sqrt(0.93 * 0.07 / len(p))
+
+
+@pytest.mark.parametrize("method", ["pearson", "spearman"])
+@pytest.mark.parametrize("n", [12, 30])
+def test_size_of_partial_tests(rng, n, method):
+    """The covariate is all that model and brain share, half of the variance of each or none.
+
+    Approximate tests: the limits are a little above what benchmarks/partial_size.py measures. Ranks
+    of a sum are not linear in the ranks of its parts, so partial Spearman keeps some covariate.
+    """
+    repeats, p_values = 600, []
+    for share in [0.0, 0.5]:
+        for _ in range(repeats):
+            points = rng.standard_normal((3, n, 10))
+            z, own_model, own_brain = rf.compute_rdms(points, "sqeuclidean").vectors
+            model, brain = (
+                np.sqrt(share) * z + np.sqrt(1 - share) * own for own in (own_model, own_brain)
+            )
+            result = test(model, brain, rng, covariates=z, method=method)
+            p_values.append(result.p_value[0, 0])
+    linear = {0.05: 0.065, 0.01: 0.015}
+    limits = (linear, linear if method == "pearson" else {0.05: 0.1, 0.01: 0.035})
+    for p, limit_at in zip(np.reshape(p_values, (2, repeats)), limits, strict=True):
+        for alpha, limit in limit_at.items():
+            error = np.sqrt(limit * (1 - limit) / repeats)
+            assert (p <= alpha + 1e-12).mean() <= limit + 3 * error, (alpha, limit)
