@@ -400,7 +400,7 @@ def _result(
         exceedances=tally.exceedances,
         p_value=p,
         p_value_fwer=tally.single_step / total if several else p,
-        p_value_stepdown=_step_down(tally.step_down / total, tally.joint_thresholds) if several else p,
+        p_value_stepdown=_step_down(tally) if several else p,
         q_value=false_discovery_control(p.ravel(), method="bh").reshape(p.shape),
         p_standard_error=_standard_error(plan, tally),
         null_mean=mean,
@@ -452,12 +452,13 @@ def _standard_error(plan: Plan, tally: Tally) -> FloatArray:
     return np.maximum(binomial, spread)
 
 
-def _step_down(raw: FloatArray, thresholds: FloatArray) -> FloatArray:
-    """Make step-down p-values monotone in the observed score (Westfall & Young 1993)."""
-    order = np.argsort(thresholds.ravel(), kind="stable")[::-1]
+def _step_down(tally: Tally) -> FloatArray:
+    """Step-down p-values, made monotone in the observed score (Westfall & Young 1993)."""
+    raw = tally.step_down.ravel() / tally.permutations
+    order = np.argsort(tally.joint_thresholds.ravel(), kind="stable")[::-1]
     out = np.empty(raw.size)
-    out[order] = np.maximum.accumulate(raw.ravel()[order])
-    return out.reshape(raw.shape)
+    out[order] = np.maximum.accumulate(raw[order])
+    return out.reshape(tally.step_down.shape)
 
 
 def _gpd(

@@ -203,7 +203,8 @@ def methods(result: PermutationResult) -> str:
     if result.n_pairs > 1:
         sentences.append(
             f"Family-wise error over the {result.n_pairs} pairs was controlled by the maximum "
-            "statistic, single-step and step-down (Westfall & Young, 1993), the false discovery "
+            + ("standardised " if result.moments == "exact" else "")
+            + "statistic, single-step and step-down (Westfall & Young, 1993), the false discovery "
             "rate by the step-up procedure (Benjamini & Hochberg, 1995)."
         )
     if result.tail is not None:

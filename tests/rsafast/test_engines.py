@@ -86,11 +86,16 @@ def orbit_permutations(result):
     ])  # fmt: skip
 
 
-def counts_of(values, observed, alternative):
+def counts_of(values, result):
     """Exceedances, single-step and step-down counts of (M, N, P) statistics."""
+    observed, alternative = result.statistic, result.alternative
     limits = scores(observed, alternative) - TOLERANCE
-    each, single, down = tally(values[None, :, None], limits, alternative)
-    order = np.argsort(limits.ravel(), kind="stable")[::-1]
+    centres, scales = np.zeros_like(limits), np.ones_like(limits)
+    if result.moments == "exact":
+        centres = {"greater": 1, "less": -1, "two-sided": 0}[alternative] * result.null_mean
+        scales = 1 / np.where(result.null_std > 0, result.null_std, 1)
+    each, single, down = tally(values[None, :, None], limits, alternative, centres, scales)
+    order = np.argsort(((limits - centres) * scales).ravel(), kind="stable")[::-1]
     down[order] = np.maximum.accumulate(down[order])
     return [c.reshape(observed.shape) for c in (each.sum(axis=0), single, down)]
 
@@ -132,7 +137,7 @@ def test_orbit_counts_are_those_of_direct_evaluation(random_rdm, rng, n, method)
         result = orbit_test(models, brain, method, alternative)
         if values is None:
             values = statistic.evaluate(orbit_permutations(result))
-        assert_same_counts(counts_in(result), counts_of(values, result.statistic, alternative))
+        assert_same_counts(counts_in(result), counts_of(values, result))
 
 
 @pytest.mark.parametrize("n", [8, 9, 13, 30, 31, 60, 92, 101])
@@ -146,7 +151,7 @@ def test_orbit_counts_with_masks_and_covariates(random_rdm, rng, n, request_, me
         result = orbit_test(models, brain, method, alternative, **keywords)
         if values is None:
             values = statistic.evaluate(orbit_permutations(result))
-        assert_same_counts(counts_in(result), counts_of(values, result.statistic, alternative))
+        assert_same_counts(counts_in(result), counts_of(values, result))
 
 
 @pytest.mark.parametrize("n", [9, 31, 92])
@@ -154,7 +159,7 @@ def test_orbit_counts_of_a_masked_cosine(random_rdm, rng, n):
     models, brain, keywords = problem(random_rdm, rng, n, "mask")
     result = orbit_test(models, brain, "cosine", **keywords)
     values = statistic_of(models, brain, "cosine", **keywords).evaluate(orbit_permutations(result))
-    assert_same_counts(counts_in(result), counts_of(values, result.statistic, "greater"))
+    assert_same_counts(counts_in(result), counts_of(values, result))
 
 
 @pytest.mark.parametrize("n", [8, 31, 92])
@@ -167,7 +172,7 @@ def test_counts_where_every_value_ties(random_rdm, rng, n):
     for method in ("pearson", "spearman"):
         result = orbit_test(models, brain, method, "two-sided", n_permutations=20 * n)
         values = statistic_of(models, brain, method).evaluate(orbit_permutations(result))
-        assert_same_counts(counts_in(result), counts_of(values, result.statistic, "two-sided"))
+        assert_same_counts(counts_in(result), counts_of(values, result))
 
 
 # ---------------------------------------------------------------- places, identity, seeds, blocks
@@ -302,7 +307,7 @@ def test_exact_enumerates_every_relabelling_once(random_rdm, rng, n, blocks, met
     values = statistic_of(models, brain, method).evaluate(every)
     assert result.n_permutations == len(every)
     assert np.allclose(np.sort(result.null, axis=-1), np.sort(values, axis=-1), atol=1e-12)
-    assert_same_counts(counts_in(result), counts_of(values, result.statistic, "greater"))
+    assert_same_counts(counts_in(result), counts_of(values, result))
     assert (result.p_standard_error == 0).all()
 
 
@@ -351,7 +356,7 @@ def test_direct_counts_against_its_own_relabellings(random_rdm, rng, method):
         progress=False,
     )
     assert result.n_permutations == 400
-    assert_same_counts(counts_in(result), counts_of(result.null, result.statistic, "greater"))
+    assert_same_counts(counts_in(result), counts_of(result.null, result))
 
 
 def test_reranking_inside_a_mask_is_spearman_of_the_pairs_that_count(random_rdm, rng):

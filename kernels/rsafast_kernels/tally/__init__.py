@@ -31,8 +31,8 @@ class Tally:
     alternative : the score is the statistic, its negative, or its absolute value.
     centres : (M, N) values near the null means; moments are summed about them.
     stds : (M, N) null standard deviations, by which the scores of different pairs are made
-        comparable before their maximum is taken: (score - null mean) / std, or \|statistic\| / std
-        for "two-sided". None takes the maximum of the scores as they are.
+        comparable before their maximum is taken: (score - null mean) / std, or for "two-sided"
+        score / std. None takes the maximum of the scores as they are.
     histogram_range : (M, N, 2) lowest and highest edge; values outside fall into the end bins.
     bins : number of histogram bins.
     """
