@@ -17,6 +17,7 @@ from rsafast.errors import InvalidInputError
 FloatArray = NDArray[np.float64]
 
 MIN_STIMULI = 4
+_EDGE = 64  # rows whose columns are copied at once, while both are in cache
 # Elements of a matrix block that is checked at once: 2 MiB of float64, so that it stays in cache.
 _BLOCK = 1 << 18
 
@@ -67,8 +68,12 @@ def expand(vectors: FloatArray, n: int) -> FloatArray:
     for row in range(n - 1):
         stop = start + n - 1 - row
         out[:, row, row + 1 :] = vectors[:, start:stop]
-        out[:, row + 1 :, row] = vectors[:, start:stop]
         start = stop
+    for first in range(0, n, _EDGE):
+        last = min(first + _EDGE, n)
+        corner = out[:, first:last, first:last]
+        corner += corner.transpose(0, 2, 1)
+        out[:, last:, first:last] = out[:, first:last, last:].transpose(0, 2, 1)
     return out
 
 

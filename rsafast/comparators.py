@@ -77,19 +77,18 @@ def prepare(
     InvalidInputError
         An RDM without the variance (or, for cosines, the length) that the comparator divides by.
     """
-    # Scaled by the largest value first: squares of 1e160 or 1e-170 have no float64.
-    largest = np.abs(vectors).max(axis=1, keepdims=True)
-    prepared = (
-        average_ranks(vectors)
-        if comparator.ranks
-        else vectors / np.where(largest > 0, largest, 1.0)
-    )
-    length = np.linalg.norm(prepared, axis=1)
+    if comparator.ranks:
+        prepared = average_ranks(vectors)
+    else:
+        # By the largest value first: squares of 1e160 or 1e-170 have no float64.
+        largest = np.maximum(vectors.max(axis=1), -vectors.min(axis=1))[:, None]
+        prepared = vectors / np.where(largest > 0, largest, 1.0)
+    length = _norms(prepared)
     if comparator.centred:
         prepared -= prepared.mean(axis=1, keepdims=True)
     if comparator.whitened:
         prepared = whiten(prepared, n)
-    norms = np.linalg.norm(prepared, axis=1)
+    norms = _norms(prepared)
     flat = norms <= 1e-12 * length
     if flat.any():
         index = int(np.flatnonzero(flat)[0])
@@ -98,9 +97,15 @@ def prepare(
             f"{comparator.name} is undefined for RDM {names[index]!r}: {what}; leave it out"
         )
     if comparator.normalised:
-        return prepared / norms[:, None]
-    pairs = vectors.shape[1]
-    return prepared * np.sqrt(12.0 / (float(pairs) ** 3 - pairs))
+        prepared /= norms[:, None]
+    else:
+        pairs = vectors.shape[1]
+        prepared *= np.sqrt(12.0 / (float(pairs) ** 3 - pairs))
+    return prepared
+
+
+def _norms(vectors: FloatArray) -> FloatArray:
+    return np.sqrt(np.einsum("kp,kp->k", vectors, vectors))
 
 
 def whiten(vectors: FloatArray, n: int) -> FloatArray:

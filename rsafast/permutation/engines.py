@@ -25,8 +25,8 @@ from rsafast.permutation.statistics import BilinearStatistic, Group, Index, Stat
 _PERMUTED, _FIXED, _DIRECT = 0, 1, 2
 PILOT = 3
 
-_BLOCK_BYTES = 2**24  # statistics of a block: they should still be in cache when they are counted
-_MOST_ROWS = 96  # of either side of a product: more no longer helps the kernel
+_BLOCK_BYTES = 2**22  # statistics of a block: they should still be in cache when they are counted
+_MOST_ROWS, _LEAST_ROWS = 96, 32  # of either side: where products run at full speed
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +133,22 @@ def _tile(groups: list[Group], n: int, count_a: int, count_b: int) -> tuple[int,
     widest_a, widest_b = (max(len(g[side]) for g in groups) for side in (0, 1))
     tile_a = min(count_a, max(1, _MOST_ROWS // widest_a))
     tile_b = min(count_b, max(1, _MOST_ROWS // widest_b))
-    while tile_a * widest_a * tile_b * widest_b * n * 8 > _BLOCK_BYTES and tile_a * tile_b > 1:
-        if (tile_a * widest_a >= tile_b * widest_b and tile_a > 1) or tile_b == 1:
+
+    def size() -> int:
+        return 8 * n * tile_a * widest_a * tile_b * widest_b
+
+    def shrinkable(tile: int, widest: int) -> bool:
+        least = _LEAST_ROWS if size() <= 16 * _BLOCK_BYTES else 0
+        return tile > 1 and ceil(tile / 2) * widest >= least
+
+    while size() > _BLOCK_BYTES:
+        can_a, can_b = shrinkable(tile_a, widest_a), shrinkable(tile_b, widest_b)
+        if can_a and (tile_a * widest_a >= tile_b * widest_b or not can_b):
             tile_a = ceil(tile_a / 2)
-        else:
+        elif can_b:
             tile_b = ceil(tile_b / 2)
+        else:
+            break
     return tile_a, tile_b
 
 

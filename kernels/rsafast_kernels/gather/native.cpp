@@ -34,20 +34,19 @@ void products(Array<const double> a, Array<const double> b, Array<const std::int
     {
         std::vector<double> row(n), sums(brains);
 #pragma omp for schedule(static)
-        for (std::ptrdiff_t p = 0; p < count; ++p) {
+        for (std::ptrdiff_t task = 0; task < count * models; ++task) {
+            const std::ptrdiff_t p = task / models, m = task % models;
             const std::int32_t* pi = permutations.data() + p * n;
-            for (std::ptrdiff_t m = 0; m < models; ++m) {
-                std::fill(sums.begin(), sums.end(), 0.0);
-                for (std::ptrdiff_t x = 0; x + 1 < n; ++x) {
-                    const double* from = a.data() + (m * n + pi[x]) * n;
-                    for (std::ptrdiff_t y = x + 1; y < n; ++y) row[y] = from[pi[y]];
-                    for (std::ptrdiff_t k = 0; k < brains; ++k)
-                        sums[k] += dot(row.data() + x + 1, b.data() + (k * n + x) * n + x + 1,
-                                       n - x - 1);
-                }
+            std::fill(sums.begin(), sums.end(), 0.0);
+            for (std::ptrdiff_t x = 0; x + 1 < n; ++x) {
+                const double* from = a.data() + (m * n + pi[x]) * n;
+                for (std::ptrdiff_t y = x + 1; y < n; ++y) row[y] = from[pi[y]];
                 for (std::ptrdiff_t k = 0; k < brains; ++k)
-                    out.data()[(m * brains + k) * count + p] = sums[k];
+                    sums[k] +=
+                        dot(row.data() + x + 1, b.data() + (k * n + x) * n + x + 1, n - x - 1);
             }
+            for (std::ptrdiff_t k = 0; k < brains; ++k)
+                out.data()[(m * brains + k) * count + p] = sums[k];
         }
     }
 }

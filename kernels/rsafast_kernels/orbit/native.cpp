@@ -177,6 +177,11 @@ void product_rest(int ma, int mb, const T* a, const T* b, std::size_t chunk, T* 
     if constexpr (MB > 1) product_rest<T, MA, MB - 1>(ma, mb, a, b, chunk, c, lanes);
 }
 
+template <class T>
+void fetch(const T* from, std::size_t length) {
+    for (std::size_t i = 0; i < length; i += 64 / sizeof(T)) __builtin_prefetch(from + i, 0, 2);
+}
+
 // Rows `a` times rows `b` of one frequency; both point to the first row in the first chunk.
 template <class T>
 void product(const T* a, const Panel& shape_a, int rows_a, const T* b, const Panel& shape_b,
@@ -188,12 +193,19 @@ void product(const T* a, const Panel& shape_a, int rows_a, const T* b, const Pan
         const T* first_b = b + part * shape_b.rows * stride;
         for (int block = 0; block < rows_a; block += block_a) {
             const int end = std::min(rows_a, block + block_a);
-            for (int j = 0; j < rows_b; j += tile_b)
+            // What comes next is fetched meanwhile: the next block of a a part at a time, and, on the
+            // first pass, the rows of b two tiles ahead.
+            const std::size_t share = block_a * stride * tile_b / std::max(rows_b, tile_b);
+            const T* next_a = first_a + (block + block_a) * stride;
+            for (int j = 0; j < rows_b; j += tile_b, next_a += share) {
+                fetch(next_a, share);
+                if (block == 0) fetch(first_b + (j + 2 * tile_b) * stride, tile_b * stride);
                 for (int i = block; i < end; i += tile_a)
                     product_rest<T, tile_a, tile_b>(
                         std::min(tile_a, end - i), std::min(tile_b, rows_b - j),
                         first_a + i * stride, first_b + j * stride, chunk, c + i * 2 * lanes + j,
                         lanes);
+            }
         }
     }
 }
