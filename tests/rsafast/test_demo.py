@@ -196,6 +196,8 @@ def test_interrupt_ends_a_long_test_with_130_and_no_files(ran, tmp_path):
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
+        # A shell that runs the tests in the background has made them ignore SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     time.sleep(3)
     os.kill(process.pid, signal.SIGINT)

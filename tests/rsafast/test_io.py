@@ -149,7 +149,12 @@ def test_killed_write_leaves_the_old_file(labelled, tmp_path, number):
             time.sleep(10)
         write_atomic({str(path)!r}, fill)
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        # A shell that runs the tests in the background has made them ignore SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     assert done.returncode != 0
     assert RDMs.load(path) == labelled
     if number == signal.SIGINT:
