@@ -7,7 +7,9 @@ import math
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from rsafast.errors import InvalidInputError
 
@@ -16,6 +18,22 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 METHODS = "pearson, spearman, rho-a, cosine, corr_cov, cosine_cov, kendall, tau-a"
+# Options that `compare` and `test` share.
+Mask = Annotated[
+    Path | None,
+    typer.Option(help="Pairs to use: .npy of booleans, (pairs,) or (n, n).", show_default="none"),
+]
+ModelsKey = Annotated[
+    str | None,
+    typer.Option(help="Variable inside MODELS, where it holds several.", show_default="none"),
+]
+BrainKey = Annotated[
+    str | None,
+    typer.Option(help="Variable inside BRAIN, where it holds several.", show_default="none"),
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print JSON instead of a table.", show_default="off")
+]
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _BINARY_UNITS = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 

@@ -24,26 +24,13 @@ def command(
     method: Annotated[
         str, typer.Option("--method", "-m", help=f"Comparator: {_common.METHODS}.")
     ] = "spearman",
-    mask: Annotated[
-        Path | None,
-        typer.Option(
-            help="Pairs to use: .npy of booleans, (pairs,) or (n, n).", show_default="none"
-        ),
-    ] = None,
-    models_key: Annotated[
-        str | None,
-        typer.Option(help="Variable inside MODELS, where it holds several.", show_default="none"),
-    ] = None,
-    brain_key: Annotated[
-        str | None,
-        typer.Option(help="Variable inside BRAIN, where it holds several.", show_default="none"),
-    ] = None,
+    mask: _common.Mask = None,
+    models_key: _common.ModelsKey = None,
+    brain_key: _common.BrainKey = None,
     csv: Annotated[
         Path | None, typer.Option(help="Also write the table to this .csv.", show_default="none")
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON instead of a table.", show_default="off")
-    ] = False,
+    as_json: _common.AsJson = False,
 ) -> None:
     """Read, compare, print."""
     _common.check_output(csv, "--csv", (".csv",))

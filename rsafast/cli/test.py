@@ -39,12 +39,7 @@ def command(
     covariates: Annotated[
         Path | None, typer.Option(help="RDMs to partial out of both sides.", show_default="none")
     ] = None,
-    mask: Annotated[
-        Path | None,
-        typer.Option(
-            help="Pairs to use: .npy of booleans, (pairs,) or (n, n).", show_default="none"
-        ),
-    ] = None,
+    mask: _common.Mask = None,
     blocks: Annotated[
         Path | None,
         typer.Option(help="Block of every stimulus, one a line; relabel within blocks only."),
@@ -66,14 +61,8 @@ def command(
             "--keep-null", help="Keep every null value in the result file.", show_default="off"
         ),
     ] = False,
-    models_key: Annotated[
-        str | None,
-        typer.Option(help="Variable inside MODELS, where it holds several.", show_default="none"),
-    ] = None,
-    brain_key: Annotated[
-        str | None,
-        typer.Option(help="Variable inside BRAIN, where it holds several.", show_default="none"),
-    ] = None,
+    models_key: _common.ModelsKey = None,
+    brain_key: _common.BrainKey = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -88,9 +77,7 @@ def command(
         Path | None,
         typer.Option(help="Write a self-contained report to this .html.", show_default="none"),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON instead of a table.", show_default="off")
-    ] = False,
+    as_json: _common.AsJson = False,
     quiet: Annotated[
         bool,
         typer.Option("--quiet", "-q", help="No progress bar and no messages.", show_default="off"),
