@@ -46,7 +46,7 @@ def command(
     if csv is not None:
         import pandas as pd
 
-        from rsafast._textfile import write_text
+        from rsafast.io.atomic import write_text
 
         frame = pd.DataFrame(similarity, index=list(a.names), columns=list(b.names))
         write_text(csv, frame.to_csv(index_label="model", lineterminator="\n"))

@@ -3,57 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import h5py
 import numpy as np
 
 from rsafast.errors import InvalidInputError, RsafastError
+from rsafast.io.atomic import PathInput, replacing
 from rsafast.io.files import checked_file
 
 FORMAT = 1
 Kind: TypeAlias = Literal["rdms", "permutation_result"]
-PathInput: TypeAlias = str | os.PathLike[str]
 
 # Numeric datasets of at least this many values are compressed (lossless, readable everywhere).
 _COMPRESS_FROM = 1 << 14
 _TEXT = h5py.string_dtype("utf-8")
-
-
-def check_writable(path: PathInput) -> Path:
-    """Check that `path` can be written, before the work whose result it will hold.
-
-    Returns
-    -------
-    Path
-        The absolute path, symbolic links followed.
-
-    Raises
-    ------
-    InvalidInputError
-        For a folder that is missing or read-only, and for a `path` that is a folder.
-    """
-    target = Path(path).expanduser().resolve()
-    if target.is_dir():
-        raise InvalidInputError(f"{path}: is a folder; name a file in it")
-    if not target.parent.is_dir():
-        raise InvalidInputError(f"{path}: the folder {target.parent} does not exist; make it first")
-    probe = _temporary(target)
-    try:
-        # Trying is the only reliable question: permission bits say nothing of read-only mounts.
-        probe.touch(exist_ok=False)
-        probe.unlink()
-    except OSError as error:
-        raise InvalidInputError(
-            f"{path}: cannot write to the folder {target.parent} ({error.strerror}); "
-            "choose another place"
-        ) from None
-    return target
 
 
 def write_atomic(path: PathInput, fill: Callable[[h5py.File], None]) -> None:
@@ -69,35 +35,8 @@ def write_atomic(path: PathInput, fill: Callable[[h5py.File], None]) -> None:
     InvalidInputError
         Where the folder cannot be written, or the disk fills up.
     """
-    target = check_writable(path)
-    temporary = _temporary(target)
-    try:
-        with h5py.File(temporary, "x") as file:
-            fill(file)
-        _sync(temporary)
-        os.replace(temporary, target)
-        _sync(target.parent)
-    except OSError as error:
-        raise InvalidInputError(
-            f"{path}: could not be written ({error}); what was there before is untouched"
-        ) from None
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _temporary(target: Path) -> Path:
-    return target.with_name(f".{target.name[:100]}.{secrets.token_hex(6)}.tmp")
-
-
-def _sync(path: Path) -> None:
-    """Ask for `path` to reach the disk; Windows cannot open folders for that."""
-    if path.is_dir() and os.name == "nt":
-        return
-    handle = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    with replacing(path) as temporary, h5py.File(temporary, "x") as file:
+        fill(file)
 
 
 @contextmanager

@@ -139,7 +139,7 @@ class PermutationResult:
         """
         path = Path(path)
         if path.suffix == ".csv":
-            from rsafast._textfile import write_text
+            from rsafast.io.atomic import write_text
 
             write_text(path, self.to_dataframe().to_csv(index=False, lineterminator="\n"))
         elif path.suffix in (".h5", ".hdf5"):

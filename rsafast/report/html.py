@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rsafast._textfile import write_text
+from rsafast.io.atomic import write_text
 from rsafast.permutation.result import TAIL_NAMES, PermutationResult
 from rsafast.plotting import (
     CORRECTION_NAMES,
