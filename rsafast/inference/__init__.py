@@ -1,0 +1,1 @@
+"""Inference for whole studies: bootstraps, exact tests, ceilings, decompositions, trajectories."""

@@ -1,0 +1,83 @@
+"""Similarities on resamples of the stimuli: what every bootstrap is made of."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from rsafast_kernels.resample import Resampler
+
+from rsafast.comparators import Comparator, FloatArray
+from rsafast.comparison import compare
+from rsafast.errors import InvalidInputError
+from rsafast.mask import check_complete
+from rsafast.rdms import RDMs
+
+MIN_DISTINCT = 3  # stimuli a resample must hold to have any spread of dissimilarities
+
+
+class ResampledComparison:
+    """The comparison of two stacks of aligned RDMs, prepared once for any number of resamples.
+
+    Parameters
+    ----------
+    comparator : see `rsafast.comparators`.
+    a, b : aligned RDMs, M and N of them.
+    keep : (pairs,) bool, pairs that count.
+    """
+
+    def __init__(
+        self, comparator: Comparator, a: RDMs, b: RDMs, keep: NDArray[np.bool_] | None = None
+    ) -> None:
+        self._comparator, self._a, self._b = comparator, a, b
+        keep = np.ones(a.vectors.shape[1], bool) if keep is None else keep
+        check_complete(a, keep, "models")
+        check_complete(b, keep, "brain")
+        if comparator.whitened and not keep.all():
+            raise InvalidInputError(f"{comparator.name} takes no mask; use pearson or spearman")
+        self._keep = keep
+        self._resampler: Resampler | None = None
+        if not comparator.concordance:
+            self._resampler = Resampler(
+                a.vectors, b.vectors, a.n_stimuli, ranks=comparator.ranks,
+                centred=comparator.centred, whitened=comparator.whitened, keep=keep,
+            )  # fmt: skip
+
+    def scores(self, weights: NDArray[np.integer]) -> FloatArray:
+        """Similarity (R, M, N) on the resamples `weights` (R, n).
+
+        NaN where the resample leaves an RDM without spread, and in all of a resample of fewer
+        than 3 distinct stimuli: the caller counts and reports them.
+        """
+        if self._resampler is None:
+            scores = np.stack([self._written_out(row) for row in weights])
+        else:
+            got = self._resampler(weights)
+            if self._comparator.normalised:
+                scale = np.sqrt(got.squares_a[:, :, None] * got.squares_b[:, None, :])
+                scores = np.full(scale.shape, np.nan)
+                np.divide(got.products, scale, out=scores, where=scale > 0)
+            else:
+                pairs = got.pairs[:, None, None]
+                with np.errstate(divide="ignore", invalid="ignore"):
+                    scores = got.products * 12.0 / (pairs**3 - pairs)
+        scores[(weights > 0).sum(axis=1) < MIN_DISTINCT] = np.nan
+        return scores
+
+    def _written_out(self, weights: NDArray[np.integer]) -> FloatArray:
+        """One resample with its copies as stimuli of their own: for Kendall's tau."""
+        drawn = np.repeat(np.arange(len(weights)), weights)
+        x, y = np.triu_indices(len(drawn), 1)
+        n = len(weights)
+        square = np.zeros((n, n), bool)
+        rows, columns = np.triu_indices(n, 1)
+        square[rows, columns] = square[columns, rows] = self._keep
+        keep = square[drawn[x], drawn[y]]
+        low, high = np.minimum(drawn[x], drawn[y]), np.maximum(drawn[x], drawn[y])
+        place = np.where(low < high, low * n - low * (low + 1) // 2 + high - low - 1, 0)
+        sides = (
+            RDMs.from_vectors(r.vectors[:, place], missing="allow") for r in (self._a, self._b)
+        )
+        try:
+            return compare(*sides, method=self._comparator.name, mask=keep)
+        except InvalidInputError:  # an RDM without spread, or too few pairs
+            return np.full((self._a.n_rdms, self._b.n_rdms), np.nan)
