@@ -74,10 +74,10 @@ class ResampledComparison:
         keep = square[drawn[x], drawn[y]]
         low, high = np.minimum(drawn[x], drawn[y]), np.maximum(drawn[x], drawn[y])
         place = np.where(low < high, low * n - low * (low + 1) // 2 + high - low - 1, 0)
-        sides = (
+        a, b = (
             RDMs.from_vectors(r.vectors[:, place], missing="allow") for r in (self._a, self._b)
         )
         try:
-            return compare(*sides, method=self._comparator.name, mask=keep)
+            return compare(a, b, self._comparator.name, mask=keep)
         except InvalidInputError:  # an RDM without spread, or too few pairs
             return np.full((self._a.n_rdms, self._b.n_rdms), np.nan)

@@ -115,12 +115,11 @@ class Resampler:
         products, aa, bb = (a * ww) @ b.T, (a * a) @ ww, (b * b) @ ww
         if not self._whitened:
             return products, *_without_noise((aa, bb), floors)
-        sums = [self._row_sums(v, w) for v in (a, b)]
-        squares = aa - _additive(sums[0], sums[0], w, outer=False), bb - _additive(
-            sums[1], sums[1], w, outer=False
-        )
-        products = (products - _additive(*sums, w, outer=True)) / 2
-        return products, *_without_noise((squares[0] / 2, squares[1] / 2), floors)
+        fa, fb = (self._row_sums(v, w) for v in (a, b))
+        aa = (aa - _additive(fa, fa, w, outer=False)) / 2
+        bb = (bb - _additive(fb, fb, w, outer=False)) / 2
+        products = (products - _additive(fa, fb, w, outer=True)) / 2
+        return products, *_without_noise((aa, bb), floors)
 
     def _row_sums(self, v: FloatArray, w: FloatArray) -> FloatArray:
         return np.stack(
@@ -160,8 +159,9 @@ def _additive(f: FloatArray, g: FloatArray, w: FloatArray, *, outer: bool) -> Fl
 
 def _without_noise(
     squares: tuple[FloatArray, FloatArray], floors: list[FloatArray]
-) -> list[FloatArray]:
-    return [np.where(s > floor, s, 0.0) for s, floor in zip(squares, floors, strict=True)]
+) -> tuple[FloatArray, FloatArray]:
+    a, b = (np.where(s > floor, s, 0.0) for s, floor in zip(squares, floors, strict=True))
+    return a, b
 
 
 def _orders(values: FloatArray) -> NDArray[np.int64]:
