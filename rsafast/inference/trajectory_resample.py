@@ -1,0 +1,194 @@
+"""The core of a trajectory: all its curves on every resample, contracted block by block.
+
+Scores (draws, networks, subjects) exist for one block of stimulus draws at a time. What is kept are
+the (rule, epoch, layer, region) means under the joint draws of all factors, and one covariance
+matrix for every set of factors resampled alone, from which the variance of any contrast follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from rsafast.comparators import FloatArray
+from rsafast.errors import InvalidInputError
+from rsafast.inference.draws import SEEDS, STIMULI, SUBJECTS, draw_counts
+from rsafast.inference.resampled import ResampledComparison
+from rsafast.inference.trajectory_design import Design
+
+FACTORS = ("stimuli", "subjects", "seeds")
+_RULE_STREAMS = 1_000  # the rules draw their seeds from streams SEEDS + 1000, 1001, ...
+_MOST_LOST = 0.5  # share of undefined resamples beyond which nothing is reported
+_BLOCK = 64  # draws a block: 7 MB of scores for 800 networks and 18 brain RDMs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resamples:
+    """Curves on resamples; C = rules·epochs·layers·regions cells, in that order.
+
+    Attributes
+    ----------
+    deviations : (C, R) joint replicates minus their mean.
+    covariances : (2^K - 1, C, C) of the replicates where only a set of factors is resampled; set
+        number b (from 0) holds factor k where b + 1 has bit k.
+    lost : resamples in which a similarity is undefined; they are left out of everything.
+    """
+
+    deviations: FloatArray
+    covariances: FloatArray
+    lost: int
+
+
+def cell_means(scores: FloatArray) -> FloatArray:
+    """Mean over seeds and subjects: (rules, epochs, layers, regions)."""
+    return scores.mean(axis=(1, 5))
+
+
+def factor_sets(factors: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """All sets of factors but the empty one, by their bits; the last holds all."""
+    return [
+        tuple(f for k, f in enumerate(factors) if bits >> k & 1)
+        for bits in range(1, 2 ** len(factors))
+    ]
+
+
+def resample(
+    design: Design,
+    comparison: ResampledComparison,
+    scores: FloatArray,
+    *,
+    factors: tuple[str, ...],
+    n_resamples: int,
+    seed: int,
+    budget: int,
+    advance: Callable[[int], None],
+) -> Resamples:
+    """Draw all resamples of `factors`; `scores` (G, S, E, L, Q, P) are those of the data."""
+    draws = _Draws(design, comparison, scores, factors, seed)
+    centre = cell_means(scores).ravel()
+    _check_budget(design, centre.size, len(draws.sets), n_resamples, budget)
+    joint = np.empty((centre.size, n_resamples))
+    moments = [_Moments(centre) for _ in draws.sets]
+    kept = 0
+    for start in range(0, n_resamples, _BLOCK):
+        stop = min(start + _BLOCK, n_resamples)
+        curves = draws(start, stop)
+        whole = np.isfinite(curves[-1]).all(axis=1)
+        for moment, values in zip(moments, curves, strict=True):
+            moment.add(values[whole])
+        count = int(whole.sum())
+        joint[:, kept : kept + count] = curves[-1][whole].T
+        kept += count
+        advance(stop - start)
+    lost = n_resamples - kept
+    if lost > _MOST_LOST * n_resamples or kept < 2:
+        raise InvalidInputError(
+            f"{lost} of {n_resamples} resamples leave some RDM without spread (fewer than 3"
+            " distinct stimuli, or all dissimilarities equal); use more stimuli, or leave"
+            " 'stimuli' out of resample="
+        )
+    joint = joint[:, :kept]
+    joint -= joint.mean(axis=1, keepdims=True)
+    covariances = np.stack([moment.covariance() for moment in moments])
+    return Resamples(deviations=joint, covariances=covariances, lost=lost)
+
+
+def _check_budget(design: Design, cells: int, sets: int, n_resamples: int, budget: int) -> None:
+    # Scores are held thrice at once: as they come, their squares, and under weighted seeds.
+    scores = 3 * 8 * _BLOCK * design.models.n_rdms * design.brain.n_rdms
+    needed = 8 * cells * (n_resamples + 2 * sets * cells) + scores
+    if needed > budget:
+        raise InvalidInputError(
+            f"memory_budget ({budget:.3g} bytes) is too small: {cells} cells (rule, epoch, layer,"
+            f" region) with {n_resamples} resamples need {needed:.3g}; raise it, ask for fewer"
+            " resamples, or run layers or regions apart"
+        )
+
+
+class _Draws:
+    """Curves under every set of factors, on any range of resamples."""
+
+    def __init__(
+        self,
+        design: Design,
+        comparison: ResampledComparison,
+        scores: FloatArray,
+        factors: tuple[str, ...],
+        seed: int,
+    ) -> None:
+        self.sets = factor_sets(factors)
+        self._comparison, self._scores, self._seed = comparison, scores, seed
+        self._factors, self._n = factors, design.models.n_stimuli
+        # By the rank of a rule's name, so that the order of the RDMs changes nothing.
+        ranks = np.argsort(np.argsort([str(rule) for rule in design.rules], kind="stable"))
+        self._streams = [SEEDS + _RULE_STREAMS + int(rank) for rank in ranks]
+
+    def __call__(self, start: int, stop: int) -> list[FloatArray]:
+        """(draws, C) curves of resamples `start` to `stop`, one array a set of factors."""
+        seeds, subjects = self._seed_weights(start, stop), self._subject_weights(start, stop)
+        fixed = self._scores[None]
+        drawn = self._on_drawn_stimuli(start, stop) if "stimuli" in self._factors else fixed
+        out = []
+        for chosen in self.sets:
+            values = drawn if "stimuli" in chosen else fixed
+            curves = weighted_means(
+                values,
+                seeds if "seeds" in chosen else None,
+                subjects if "subjects" in chosen else None,
+            )
+            out.append(curves.reshape(len(curves), -1))
+        return out
+
+    def _on_drawn_stimuli(self, start: int, stop: int) -> FloatArray:
+        counts = draw_counts(self._seed, STIMULI, self._n, start, stop)
+        return self._comparison.scores(counts).reshape(-1, *self._scores.shape)
+
+    def _seed_weights(self, start: int, stop: int) -> FloatArray:
+        n = self._scores.shape[1]
+        drawn = [draw_counts(self._seed, stream, n, start, stop) for stream in self._streams]
+        return np.stack(drawn, axis=1) / n
+
+    def _subject_weights(self, start: int, stop: int) -> FloatArray:
+        n = self._scores.shape[5]
+        return draw_counts(self._seed, SUBJECTS, n, start, stop) / n
+
+
+def weighted_means(
+    scores: FloatArray, seeds: FloatArray | None, subjects: FloatArray | None
+) -> FloatArray:
+    """Means (R, G, E, L, Q) of scores (R or 1, G, S, E, L, Q, P) under weights that sum to 1.
+
+    Parameters
+    ----------
+    seeds : (R, G, S), or None for equal weights.
+    subjects : (R, P), or None for equal weights.
+    """
+    if subjects is None:
+        means = scores.mean(axis=6)
+    else:
+        means = np.einsum("rgselqp,rp->rgselq", scores, subjects)
+    if seeds is None:
+        return means.mean(axis=2)
+    return (means * seeds[:, :, :, None, None, None]).sum(axis=2)
+
+
+class _Moments:
+    """Running covariance around a centre that is near the mean."""
+
+    def __init__(self, centre: FloatArray) -> None:
+        self._centre = centre
+        self._sum = np.zeros(len(centre))
+        self._products = np.zeros((len(centre), len(centre)))
+        self._count = 0
+
+    def add(self, values: FloatArray) -> None:
+        apart = values - self._centre
+        self._sum += apart.sum(axis=0)
+        self._products += apart.T @ apart
+        self._count += len(values)
+
+    def covariance(self) -> FloatArray:
+        mean = self._sum / self._count
+        return (self._products - self._count * np.outer(mean, mean)) / (self._count - 1)

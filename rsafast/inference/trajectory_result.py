@@ -1,0 +1,364 @@
+"""`Trajectory`: curves of alignment over checkpoints, and what can be asked of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import spearmanr, t
+
+from rsafast.comparators import FloatArray
+from rsafast.errors import InvalidInputError
+from rsafast.inference.curves import (
+    Axis,
+    area_weights,
+    axis_values,
+    fit_approach,
+    refine_approach,
+    slope_weights,
+)
+from rsafast.inference.simultaneous import (
+    Basis,
+    Contrasts,
+    Estimates,
+    corrected_replicates,
+    grid_columns,
+    infer,
+)
+from rsafast.inference.trajectory_resample import cell_means
+
+if TYPE_CHECKING:
+    import h5py
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+KIND: Literal["trajectory"] = "trajectory"
+Family: TypeAlias = Literal["curve", "all"]
+_LABELS = ("rules", "seeds", "epochs", "layers", "regions", "subjects")
+_CURVE = ("rule", "layer", "region")
+_LEAST_R2 = 0.5  # below this an exponential says little about a curve
+_MOST_EDGE = 0.25  # share of resamples whose τ may run off
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trajectory:
+    """Result of :func:`rsafast.trajectory`.
+
+    Attributes
+    ----------
+    scores : (rules, seeds, epochs, layers, regions, subjects) similarity of each network's RDM
+        with each subject's RDM.
+    rules, epochs, layers, regions, subjects : values of the axes.
+    seeds : seeds of every rule.
+    baseline : epoch that changes are measured from.
+    resample : factors that were resampled: what intervals and p-values generalise to.
+    n_resamples, lost : resamples drawn, and those left out because a similarity is undefined.
+    deviations : (cells, resamples) joint replicates minus their mean, cells in the order (rule,
+        epoch, layer, region).
+    covariances : (sets of factors, cells, cells) covariance of the replicates where only a set of
+        factors is resampled; set b holds factor k of `resample` where b + 1 has bit k.
+    excluded : one sentence for everything that ``incomplete="drop"`` left out.
+    """
+
+    scores: FloatArray
+    deviations: FloatArray
+    covariances: FloatArray
+    rules: tuple[Any, ...]
+    seeds: tuple[tuple[Any, ...], ...]
+    epochs: tuple[float, ...]
+    layers: tuple[Any, ...]
+    regions: tuple[Any, ...]
+    subjects: tuple[Any, ...]
+    baseline: float
+    method: str
+    resample: tuple[str, ...]
+    n_stimuli: int
+    n_resamples: int
+    lost: int
+    level: float
+    seed: int
+    excluded: tuple[str, ...] = ()
+    parameters: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    # ------------------------------------------------------------ curves
+
+    @property
+    def alignment(self) -> FloatArray:
+        """Mean over seeds and subjects: (rules, epochs, layers, regions)."""
+        return cell_means(self.scores)
+
+    def estimates(self, family: Family = "curve") -> Estimates:
+        """Alignment with intervals, and bands over the epochs of each curve (or over all cells).
+
+        The null hypothesis of its p-values is an alignment of 0.
+        """
+        cells = self._cells()
+        return infer(
+            self._basis(), Contrasts(cells[None], np.ones((1, *cells.shape))),
+            self._families(family), what="alignment", axes=("rule", "epoch", "layer", "region"),
+            coords=(self.rules, self.epochs, self.layers, self.regions),
+            family=_FAMILY_WORDS[family],
+        )  # fmt: skip
+
+    def change(self, relative: bool = False, family: Family = "curve") -> Estimates:
+        """Change from the baseline at every other epoch, with bands over the epochs of a curve.
+
+        Parameters
+        ----------
+        relative : divide by the alignment at baseline
+            Intervals are Fieller's, which take the error of the baseline into account. NaN, with
+            the reason, where the baseline's band does not lie above 0. p-values are those of the
+            absolute change: the ratio is 1 where the difference is 0.
+        family : {"curve", "all"}
+            Bands and family-wise p over the epochs of each (rule, layer, region), or over all.
+        """
+        absolute = self._absolute_change(family)
+        return _relative(self, absolute) if relative else absolute
+
+    def _absolute_change(self, family: Family) -> Estimates:
+        cells, base = self._cells(), self._baseline_index()
+        others = np.delete(np.arange(len(self.epochs)), base)
+        index = np.stack([
+            cells[:, others], np.broadcast_to(cells[:, [base]], cells[:, others].shape),
+        ])  # fmt: skip
+        weight = np.stack([np.ones(index.shape[1:]), -np.ones(index.shape[1:])])
+        return infer(
+            self._basis(), Contrasts(index, weight), self._families(family)[:, others],
+            what=f"change from epoch {self.baseline:g}",
+            axes=("rule", "epoch", "layer", "region"),
+            coords=(
+                self.rules, tuple(self.epochs[i] for i in others), self.layers, self.regions,
+            ),
+            family=_FAMILY_WORDS[family],
+        )  # fmt: skip
+
+    def onset(self) -> Onsets:
+        """First epoch after the baseline that differs from it, of every curve.
+
+        An epoch differs where its change has a family-wise p of at most 1 - level, the maximum
+        over all epochs of the curve in the statistic: on a flat curve any onset at all is found
+        with at most that probability. The interval says where the same search ends on resamples;
+        ``inf`` stands for "no epoch".
+        """
+        change, basis = self._absolute_change("curve"), self._basis()
+        epochs = np.array(change.coords[1])
+        after = epochs > self.baseline
+        differs = (change.p_value_fwer <= 1 - self.level) & after[None, :, None, None]
+        first = np.where(differs.any(axis=1), epochs[differs.argmax(axis=1)], np.inf)
+        low, high = np.empty(first.shape), np.empty(first.shape)
+        half = (change.band_high - change.band_low) / 2
+        others = np.delete(np.arange(len(self.epochs)), self._baseline_index())
+        for g, layer, q in np.ndindex(*first.shape):
+            curves = corrected_replicates(basis, self._cells()[g, :, layer, q])
+            changes = curves[:, others] - curves[:, [self._baseline_index()]]
+            beyond = (np.abs(changes) > half[g, :, layer, q]) & after
+            found = np.where(beyond.any(axis=1), epochs[beyond.argmax(axis=1)], np.inf)
+            tail = (1 - self.level) / 2
+            low[g, layer, q], high[g, layer, q] = np.quantile(
+                found, [tail, 1 - tail], method="inverted_cdf"
+            )
+        chosen = np.take_along_axis(change.estimate, differs.argmax(axis=1)[:, None], axis=1)
+        smallest = np.where(
+            after[None, :, None, None], change.p_value_fwer, np.inf
+        ).min(axis=1, initial=1.0)
+        return Onsets(
+            rules=self.rules, layers=self.layers, regions=self.regions, epoch=first,
+            change=np.where(np.isfinite(first), chosen[:, 0], np.nan), p_value=smallest,
+            low=low, high=high, level=self.level,
+        )  # fmt: skip
+
+    def rates(self) -> Rates:
+        """Time constant of an exponential approach a + (b - a)·exp(-(epoch - first)/τ).
+
+        Fitted by least squares to every curve and to all its resamples (a grid of τ in closed
+        form). τ is NaN, with the reason, where the curve does not identify it: no epoch differs
+        from the baseline, the fit explains less than half of the variance, or τ runs to an end of
+        what the checkpoints can tell on the data or on more than a quarter of the resamples.
+        """
+        if len(self.epochs) < 4:
+            raise InvalidInputError(
+                f"rates need at least 4 checkpoints, this trajectory has {len(self.epochs)}"
+            )
+        moved = np.isfinite(self.onset().epoch)
+        shape = moved.shape
+        numbers = {name: np.full(shape, np.nan) for name in (
+            "tau", "low", "high", "start", "end", "r2", "monotonicity", "runs_off",
+        )}  # fmt: skip
+        reasons = []
+        for place in np.ndindex(*shape):
+            found, reason = self._rate(place, bool(moved[place]))
+            for name, value in found.items():
+                numbers[name][place] = value
+            reasons.append(reason)
+        return Rates(
+            rules=self.rules, layers=self.layers, regions=self.regions, reason=tuple(reasons),
+            level=self.level, **numbers,
+        )  # fmt: skip
+
+    def _rate(self, place: tuple[int, ...], moved: bool) -> tuple[dict[str, float], str]:
+        g, layer, q = place
+        x = np.array(self.epochs)
+        curve = self.alignment[g, :, layer, q]
+        fit = refine_approach(x, curve, fit_approach(x, curve[None]))
+        drawn = fit_approach(x, corrected_replicates(self._basis(), self._cells()[g, :, layer, q]))
+        off = float((drawn.edge != 0).mean())
+        reason = _not_identified(moved, float(fit.r2[0]), float(fit.edge[0]), off)
+        constant = bool(np.ptp(curve) == 0)
+        found = {
+            "start": fit.start[0], "end": fit.end[0], "r2": fit.r2[0], "runs_off": off,
+            "monotonicity": np.nan if constant else spearmanr(x, curve).statistic,
+        }  # fmt: skip
+        if not reason:
+            tail = (1 - self.level) / 2
+            tau = np.where(drawn.edge < 0, 0.0, np.where(drawn.edge > 0, np.inf, drawn.tau))
+            low, high = np.nanquantile(tau, [tail, 1 - tail], method="inverted_cdf")
+            found |= {"tau": fit.tau[0], "low": low, "high": high}
+        return {name: float(value) for name, value in found.items()}, reason
+
+    # ------------------------------------------------------------ whole curves
+
+    def area(self, axis: Axis = "log", family: Family = "curve") -> Estimates:
+        """Mean height of every curve over log(1 + epoch) or over the epochs, by trapezoids."""
+        return self._summary(area_weights, "area", axis, family)
+
+    def slopes(self, axis: Axis = "log", family: Family = "curve") -> Estimates:
+        """Least-squares slope of every curve on log(1 + epoch) or on the epochs."""
+        return self._summary(slope_weights, "slope", axis, family)
+
+    def _summary(self, weights: Any, what: str, axis: Axis, family: Family) -> Estimates:
+        each = weights(axis_values(np.array(self.epochs), axis))
+        index = np.moveaxis(self._cells(), 1, 0)
+        contrasts = Contrasts(index, np.broadcast_to(each[:, None, None, None], index.shape))
+        grid = index.shape[1:]
+        families = np.zeros(grid, np.int64) if family == "all" else _each(grid)
+        return infer(
+            self._basis(), contrasts, families, what=f"{what} ({axis} axis)", axes=_CURVE,
+            coords=(self.rules, self.layers, self.regions), family=_FAMILY_WORDS[family],
+        )  # fmt: skip
+
+    def compare_rules(
+        self,
+        over: Literal["epoch", "area", "mean", "slope"] = "epoch",
+        axis: Axis = "log",
+        family: Family = "curve",
+    ) -> Estimates:
+        """Differences between rules, first minus second, on the same resamples.
+
+        The null hypothesis is that the two rules have the same alignment (area, mean, slope).
+
+        Parameters
+        ----------
+        over : {"epoch", "area", "mean", "slope"}
+            At every epoch, with bands over the epochs of each pair, layer and region; or of whole
+            curves: their area, their mean over checkpoints, or their slope.
+        axis : {"log", "linear"}, for area and slope.
+        family : {"curve", "all"}
+        """
+        if len(self.rules) < 2:
+            raise InvalidInputError("compare_rules needs at least 2 rules, this trajectory has 1")
+        pairs = np.array(list(combinations(range(len(self.rules)), 2)))
+        names = tuple(f"{self.rules[i]} - {self.rules[j]}" for i, j in pairs)
+        cells = self._cells()
+        first, second = cells[pairs[:, 0]], cells[pairs[:, 1]]
+        if over == "epoch":
+            index = np.stack([first, second])
+            weight = np.stack([np.ones(first.shape), -np.ones(first.shape)])
+            families = _by_curve(first.shape)
+            axes, coords = ("rules", "epoch", "layer", "region"), (
+                names, self.epochs, self.layers, self.regions,
+            )  # fmt: skip
+        else:
+            each = self._curve_weights(over, axis)[:, None, None, None]
+            index = np.concatenate([np.moveaxis(part, 1, 0) for part in (first, second)])
+            weight = np.concatenate([each, -each]) * np.ones(index.shape)
+            families = _each(index.shape[1:])
+            axes, coords = ("rules", "layer", "region"), (names, self.layers, self.regions)
+        if _checked_family(family) == "all":
+            families = np.zeros_like(families)
+        return infer(
+            self._basis(), Contrasts(index, weight), families,
+            what=f"difference of rules, {over}", axes=axes, coords=coords,
+            family=_FAMILY_WORDS[family],
+        )  # fmt: skip
+
+    def _curve_weights(self, over: str, axis: Axis) -> FloatArray:
+        x = axis_values(np.array(self.epochs), axis)
+        if over == "area":
+            return area_weights(x)
+        if over == "slope":
+            return slope_weights(x)
+        if over == "mean":
+            return np.full(len(x), 1 / len(x))
+        raise InvalidInputError(
+            f"over must be 'epoch', 'area', 'mean' or 'slope', got {over!r}"
+        )
+
+    # ------------------------------------------------------------ parts
+
+    def _basis(self) -> Basis:
+        sizes = {
+            "stimuli": self.n_stimuli, "subjects": len(self.subjects), "seeds": len(self.seeds[0]),
+        }  # fmt: skip
+        cells = self._cells()
+        rule_of = np.broadcast_to(np.arange(len(self.rules))[:, None, None, None], cells.shape)
+        return Basis(
+            values=self.alignment.ravel(), deviations=self.deviations,
+            covariances=self.covariances, sizes={f: sizes[f] for f in self.resample},
+            rule_of=rule_of.ravel(), level=self.level,
+        )  # fmt: skip
+
+    def _cells(self) -> NDArray[np.int64]:
+        """Number of every cell, (rules, epochs, layers, regions)."""
+        g, _, e, layers, q, _ = self.scores.shape
+        return np.arange(g * e * layers * q).reshape(g, e, layers, q)
+
+    def _families(self, family: Family) -> NDArray[np.int64]:
+        shape = self._cells().shape
+        return np.zeros(shape, np.int64) if _checked_family(family) == "all" else _by_curve(shape)
+
+    def _baseline_index(self) -> int:
+        return self.epochs.index(self.baseline)
+
+
+_FAMILY_WORDS: dict[str, str] = {
+    "curve": "each curve by itself, over its epochs",
+    "all": "everything in this table at once",
+}
+
+
+def _checked_family(family: str) -> str:
+    if family not in _FAMILY_WORDS:
+        raise InvalidInputError(f"family must be 'curve' or 'all', got {family!r}")
+    return family
+
+
+def _by_curve(shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """Family of every cell (rule or pair, epoch, layer, region): that of its curve."""
+    first, _, layers, regions = shape
+    numbers = np.arange(first * layers * regions).reshape(first, 1, layers, regions)
+    return np.broadcast_to(numbers, shape).copy()
+
+
+def _each(shape: tuple[int, ...]) -> NDArray[np.int64]:
+    return np.arange(int(np.prod(shape))).reshape(shape)
+
+
+def _not_identified(moved: bool, r2: float, edge: float, off: float) -> str:
+    """Why τ is not reported, or ""."""
+    if not moved:
+        return "not identifiable: no epoch differs from the baseline"
+    if edge < 0:
+        return "not identifiable: complete before the second checkpoint"
+    if edge > 0:
+        return "not identifiable: no plateau within the checkpoints"
+    if not r2 >= _LEAST_R2:
+        return f"not identifiable: an exponential explains {r2:.0%} of the variance"
+    if off > _MOST_EDGE:
+        return f"not identifiable: τ runs off on {off:.0%} of the resamples"
+    return ""
