@@ -221,16 +221,23 @@ def standard_errors(basis: Basis, contrasts: Contrasts) -> tuple[FloatArray, Flo
     raw = np.stack([_quadratic(c, contrasts) for c in basis.covariances])
     variance = corrected_variance(raw, basis.sizes)
     variance = np.where(variance > _NOTHING, variance, 0.0)
+    return np.sqrt(variance), welch(variance, _single_components(basis, contrasts, raw))
+
+
+def welch(variance: FloatArray, components: list[tuple[FloatArray, int]]) -> FloatArray:
+    """Degrees of freedom of a variance from its single components and their numbers of items.
+
+    Never below those of the scarcest factor that contributes, nor above all together.
+    """
     inverse = np.zeros(variance.shape)
-    fewest = np.full(variance.shape, np.inf)
-    for component, n in _single_components(basis, contrasts, raw):
+    total = float(sum(n - 1 for _, n in components))
+    fewest = np.full(variance.shape, total)
+    for component, n in components:
         inverse += component**2 / (n - 1)
         fewest = np.where(component > _NOTHING, np.minimum(fewest, n - 1), fewest)
-    # A contrast without variance, or without that of single factors, has the t law of the rest.
-    total = sum(n - 1 for n in basis.sizes.values())
-    dof = np.full(variance.shape, float(total))
+    dof = np.full(variance.shape, total)
     np.divide(variance**2, inverse, out=dof, where=(inverse > 0) & (variance > 0))
-    return np.sqrt(variance), np.maximum(dof, np.where(np.isfinite(fewest), fewest, total))
+    return np.clip(dof, fewest, total)
 
 
 def corrected_variance(raw: FloatArray, sizes: Mapping[str, int]) -> FloatArray:

@@ -14,7 +14,8 @@ from rsafast.comparison import compare
 from rsafast.errors import InvalidInputError
 from rsafast.inference.resampled import ResampledComparison
 from rsafast.inference.trajectory_design import Design, Incomplete, Labels, make_design
-from rsafast.inference.trajectory_resample import FACTORS, resample as draw_resamples
+from rsafast.inference.trajectory_resample import check_enough, checked_factors
+from rsafast.inference.trajectory_resample import resample as draw_resamples
 from rsafast.inference.trajectory_result import Trajectory
 from rsafast.io.provenance import array_hash, provenance
 from rsafast.mask import as_pair_mask
@@ -155,12 +156,7 @@ def _provenance(design: Design, started: float) -> dict[str, Any]:
 def _checked(
     resample: str | Sequence[str], n_resamples: Any, n_permutations: Any, level: Any, seed: Any
 ) -> tuple[str, ...]:
-    """The factors in their standard order."""
-    wanted = (resample,) if isinstance(resample, str) else tuple(resample)
-    if not wanted or any(factor not in FACTORS for factor in wanted):
-        raise InvalidInputError(
-            f"resample must name one or more of {', '.join(FACTORS)}, got {resample!r}"
-        )
+    """The factors in their standard order, after checks of the other numbers."""
     for name, value, least in (
         ("n_resamples", n_resamples, 20), ("n_permutations", n_permutations, 0), ("seed", seed, 0),
     ):  # fmt: skip
@@ -170,19 +166,12 @@ def _checked(
             )
     if not isinstance(level, Real) or not 0.5 <= level < 1:
         raise InvalidInputError(f"level must lie from 0.5 to 1, got {level!r}")
-    return tuple(factor for factor in FACTORS if factor in wanted)
+    return checked_factors(resample)
 
 
 def _check_design(design: Design, factors: tuple[str, ...], baseline: float | None) -> float:
     """The baseline, after checks of what the design must hold."""
-    for factor, n, role in (
-        ("seeds", len(design.seeds[0]), "each rule"), ("subjects", len(design.subjects), "brain"),
-    ):  # fmt: skip
-        if factor in factors and n < 2:
-            raise InvalidInputError(
-                f"resample holds {factor!r}, but {role} has a single one; leave {factor!r} out, or"
-                f" say with {factor}= which RDM belongs to which"
-            )
+    check_enough(design, factors)
     if len(design.epochs) < 2:
         raise InvalidInputError(
             f"epochs: a trajectory needs at least 2 checkpoints, got {len(design.epochs)}"

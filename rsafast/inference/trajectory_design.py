@@ -63,27 +63,27 @@ def make_design(
     regions: Labels,
     subjects: Labels,
     incomplete: Incomplete,
+    epochs_needed: bool = True,
 ) -> Design:
     """Put both sides into the order of the grid, or say which of its cells are missing."""
     if incomplete not in ("error", "drop"):
         raise InvalidInputError(f"incomplete must be 'error' or 'drop', got {incomplete!r}")
-    cells = _model_cells(models, rules, seeds, epochs, layers)
+    cells = _model_cells(models, rules, seeds, epochs, layers, epochs_needed)
     kept, excluded = _complete_models(cells, incomplete == "drop")
     model_at = {cell: i for i, cell in enumerate(cells)}
-    order = [cell for cell in kept]
     sides = _brain_cells(brain, regions, subjects)
     kept_brain, excluded_brain = _complete_brain(sides, incomplete == "drop")
     brain_at = {cell: i for i, cell in enumerate(sides)}
-    rule_names = _unique(cell[0] for cell in order)
+    rule_names = _unique(cell[0] for cell in kept)
     return Design(
-        models=models.subset(np.array([model_at[cell] for cell in order])),
+        models=models.subset(np.array([model_at[cell] for cell in kept])),
         brain=brain.subset(np.array([brain_at[cell] for cell in kept_brain])),
         rules=rule_names,
         seeds=tuple(
-            _unique(cell[1] for cell in order if cell[0] == rule) for rule in rule_names
+            _unique(cell[1] for cell in kept if cell[0] == rule) for rule in rule_names
         ),
-        epochs=_unique(cell[2] for cell in order),
-        layers=_unique(cell[3] for cell in order),
+        epochs=_unique(cell[2] for cell in kept),
+        layers=_unique(cell[3] for cell in kept),
         regions=_unique(cell[0] for cell in kept_brain),
         subjects=_unique(cell[1] for cell in kept_brain),
         excluded=(*excluded, *excluded_brain),
@@ -94,10 +94,17 @@ def make_design(
 
 
 def _model_cells(
-    models: RDMs, rules: Labels, seeds: Labels, epochs: Labels, layers: Labels
+    models: RDMs,
+    rules: Labels,
+    seeds: Labels,
+    epochs: Labels,
+    layers: Labels,
+    epochs_needed: bool,
 ) -> list[Cell]:
     """(rule, seed, epoch, layer) of every model RDM."""
     when = labels_of(models, epochs, "epoch", "epochs", "models")
+    if when is None and not epochs_needed:
+        when = [0] * models.n_rdms
     if when is None:
         raise InvalidInputError(
             "epochs: the models have no descriptor 'epoch'; pass epochs= (a descriptor's name or"

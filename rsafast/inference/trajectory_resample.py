@@ -7,7 +7,7 @@ matrix for every set of factors resampled alone, from which the variance of any 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +41,28 @@ class Resamples:
     lost: int
 
 
+def checked_factors(resample: str | Sequence[str]) -> tuple[str, ...]:
+    """The factors to resample, in their standard order."""
+    wanted = (resample,) if isinstance(resample, str) else tuple(resample)
+    if not wanted or any(factor not in FACTORS for factor in wanted):
+        raise InvalidInputError(
+            f"resample must name one or more of {', '.join(FACTORS)}, got {resample!r}"
+        )
+    return tuple(factor for factor in FACTORS if factor in wanted)
+
+
+def check_enough(design: Design, factors: tuple[str, ...]) -> None:
+    """Raise where a factor to resample has a single item."""
+    for factor, n, where in (
+        ("seeds", len(design.seeds[0]), "each rule"), ("subjects", len(design.subjects), "brain"),
+    ):  # fmt: skip
+        if factor in factors and n < 2:
+            raise InvalidInputError(
+                f"resample holds {factor!r}, but {where} has a single one; leave {factor!r} out, or"
+                f" say with {factor}= which RDM belongs to which"
+            )
+
+
 def cell_means(scores: FloatArray) -> FloatArray:
     """Mean over seeds and subjects: (rules, epochs, layers, regions)."""
     return scores.mean(axis=(1, 5))
@@ -66,7 +88,7 @@ def resample(
     advance: Callable[[int], None],
 ) -> Resamples:
     """Draw all resamples of `factors`; `scores` (G, S, E, L, Q, P) are those of the data."""
-    draws = _Draws(design, comparison, scores, factors, seed)
+    draws = Draws(design, comparison, scores, factors, seed)
     centre = cell_means(scores).ravel()
     _check_budget(design, centre.size, len(draws.sets), n_resamples, budget)
     joint = np.empty((centre.size, n_resamples))
@@ -107,7 +129,7 @@ def _check_budget(design: Design, cells: int, sets: int, n_resamples: int, budge
         )
 
 
-class _Draws:
+class Draws:
     """Curves under every set of factors, on any range of resamples."""
 
     def __init__(
@@ -127,7 +149,7 @@ class _Draws:
 
     def __call__(self, start: int, stop: int) -> list[FloatArray]:
         """(draws, C) curves of resamples `start` to `stop`, one array a set of factors."""
-        seeds, subjects = self._seed_weights(start, stop), self._subject_weights(start, stop)
+        seeds, subjects = self.seed_weights(start, stop), self.subject_weights(start, stop)
         fixed = self._scores[None]
         drawn = self._on_drawn_stimuli(start, stop) if "stimuli" in self._factors else fixed
         out = []
@@ -145,12 +167,14 @@ class _Draws:
         counts = draw_counts(self._seed, STIMULI, self._n, start, stop)
         return self._comparison.scores(counts).reshape(-1, *self._scores.shape)
 
-    def _seed_weights(self, start: int, stop: int) -> FloatArray:
+    def seed_weights(self, start: int, stop: int) -> FloatArray:
+        """(draws, G, S) weights of every rule's seeds, which sum to 1."""
         n = self._scores.shape[1]
         drawn = [draw_counts(self._seed, stream, n, start, stop) for stream in self._streams]
         return np.stack(drawn, axis=1) / n
 
-    def _subject_weights(self, start: int, stop: int) -> FloatArray:
+    def subject_weights(self, start: int, stop: int) -> FloatArray:
+        """(draws, P) weights of the subjects, which sum to 1."""
         n = self._scores.shape[5]
         return draw_counts(self._seed, SUBJECTS, n, start, stop) / n
 

@@ -31,6 +31,7 @@ from rsafast.inference.simultaneous import (
     infer,
 )
 from rsafast.inference.trajectory_resample import cell_means
+from rsafast.inference.trajectory_tables import Interaction, Onsets, Rates, relative_change
 
 if TYPE_CHECKING:
     import h5py
@@ -103,7 +104,7 @@ class Trajectory:
             self._basis(), Contrasts(cells[None], np.ones((1, *cells.shape))),
             self._families(family), what="alignment", axes=("rule", "epoch", "layer", "region"),
             coords=(self.rules, self.epochs, self.layers, self.regions),
-            family=_FAMILY_WORDS[family],
+            family=_words(family),
         )  # fmt: skip
 
     def change(self, relative: bool = False, family: Family = "curve") -> Estimates:
@@ -119,7 +120,22 @@ class Trajectory:
             Bands and family-wise p over the epochs of each (rule, layer, region), or over all.
         """
         absolute = self._absolute_change(family)
-        return _relative(self, absolute) if relative else absolute
+        if not relative:
+            return absolute
+        others = np.delete(np.arange(len(self.epochs)), self._baseline_index())
+        base = np.full(len(others), self._baseline_index())
+        return relative_change(absolute, self._at(others), self._at(base))
+
+    def _at(self, epochs: NDArray[np.int64]) -> Estimates:
+        """Alignment at these places of the epochs, each for itself."""
+        cells = self._cells()[:, epochs]
+        values = Contrasts(cells[None], np.ones((1, *cells.shape)))
+        return infer(
+            self._basis(), values, np.zeros(cells.shape, np.int64), what="alignment",
+            axes=("rule", "epoch", "layer", "region"),
+            coords=(self.rules, tuple(self.epochs[i] for i in epochs), self.layers, self.regions),
+            family="",
+        )  # fmt: skip
 
     def _absolute_change(self, family: Family) -> Estimates:
         cells, base = self._cells(), self._baseline_index()
@@ -135,7 +151,7 @@ class Trajectory:
             coords=(
                 self.rules, tuple(self.epochs[i] for i in others), self.layers, self.regions,
             ),
-            family=_FAMILY_WORDS[family],
+            family=_words(family),
         )  # fmt: skip
 
     def onset(self) -> Onsets:
@@ -236,10 +252,10 @@ class Trajectory:
         index = np.moveaxis(self._cells(), 1, 0)
         contrasts = Contrasts(index, np.broadcast_to(each[:, None, None, None], index.shape))
         grid = index.shape[1:]
-        families = np.zeros(grid, np.int64) if family == "all" else _each(grid)
+        families = np.zeros(grid, np.int64) if _is_all(family) else _each(grid)
         return infer(
             self._basis(), contrasts, families, what=f"{what} ({axis} axis)", axes=_CURVE,
-            coords=(self.rules, self.layers, self.regions), family=_FAMILY_WORDS[family],
+            coords=(self.rules, self.layers, self.regions), family=_words(family),
         )  # fmt: skip
 
     def compare_rules(
@@ -279,12 +295,12 @@ class Trajectory:
             weight = np.concatenate([each, -each]) * np.ones(index.shape)
             families = _each(index.shape[1:])
             axes, coords = ("rules", "layer", "region"), (names, self.layers, self.regions)
-        if _checked_family(family) == "all":
+        if _is_all(family):
             families = np.zeros_like(families)
         return infer(
             self._basis(), Contrasts(index, weight), families,
             what=f"difference of rules, {over}", axes=axes, coords=coords,
-            family=_FAMILY_WORDS[family],
+            family=_words(family),
         )  # fmt: skip
 
     def _curve_weights(self, over: str, axis: Axis) -> FloatArray:
@@ -320,7 +336,7 @@ class Trajectory:
 
     def _families(self, family: Family) -> NDArray[np.int64]:
         shape = self._cells().shape
-        return np.zeros(shape, np.int64) if _checked_family(family) == "all" else _by_curve(shape)
+        return np.zeros(shape, np.int64) if _is_all(family) else _by_curve(shape)
 
     def _baseline_index(self) -> int:
         return self.epochs.index(self.baseline)
@@ -332,10 +348,14 @@ _FAMILY_WORDS: dict[str, str] = {
 }
 
 
-def _checked_family(family: str) -> str:
+def _words(family: str) -> str:
     if family not in _FAMILY_WORDS:
         raise InvalidInputError(f"family must be 'curve' or 'all', got {family!r}")
-    return family
+    return _FAMILY_WORDS[family]
+
+
+def _is_all(family: str) -> bool:
+    return _words(family) == _FAMILY_WORDS["all"]
 
 
 def _by_curve(shape: tuple[int, ...]) -> NDArray[np.int64]:
