@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rsafast.comparison import compare
     from rsafast.features import compute_rdms
+    from rsafast.inference.corrections import adjust_p
+    from rsafast.inference.effects import EffectSize, cohens_d
+    from rsafast.inference.exact import sign_flip_test, swap_test, trend_test
+    from rsafast.inference.exact_result import ExactTestResult
     from rsafast.io.readers import read_features, read_rdms
     from rsafast.permutation.api import permutation_test
     from rsafast.permutation.result import PermutationResult
@@ -17,23 +21,37 @@ if TYPE_CHECKING:
 
 # Imported on first use, so that `rsafast --help` need not wait for SciPy.
 _HOME = {
+    "EffectSize": "rsafast.inference.effects",
+    "ExactTestResult": "rsafast.inference.exact_result",
     "PermutationResult": "rsafast.permutation.result",
     "RDMs": "rsafast.rdms",
+    "adjust_p": "rsafast.inference.corrections",
+    "cohens_d": "rsafast.inference.effects",
     "compare": "rsafast.comparison",
     "compute_rdms": "rsafast.features",
     "permutation_test": "rsafast.permutation.api",
     "read_features": "rsafast.io.readers",
     "read_rdms": "rsafast.io.readers",
+    "sign_flip_test": "rsafast.inference.exact",
+    "swap_test": "rsafast.inference.exact",
+    "trend_test": "rsafast.inference.exact",
 }
 
 __all__ = [
+    "EffectSize",
+    "ExactTestResult",
     "PermutationResult",
     "RDMs",
+    "adjust_p",
+    "cohens_d",
     "compare",
     "compute_rdms",
     "permutation_test",
     "read_features",
     "read_rdms",
+    "sign_flip_test",
+    "swap_test",
+    "trend_test",
 ]
 
 
