@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from rsafast.comparison import compare
     from rsafast.features import compute_rdms
     from rsafast.inference.best_layer import BestLayer, best_layer
+    from rsafast.inference.corrections import adjust_p
+    from rsafast.inference.effects import EffectSize, cohens_d
+    from rsafast.inference.exact import sign_flip_test, swap_test, trend_test
+    from rsafast.inference.exact_result import ExactTestResult
     from rsafast.inference.simultaneous import Estimates
     from rsafast.inference.trajectory import trajectory
     from rsafast.inference.trajectory_result import Trajectory
@@ -22,32 +26,46 @@ if TYPE_CHECKING:
 # Imported on first use, so that `rsafast --help` need not wait for SciPy.
 _HOME = {
     "BestLayer": "rsafast.inference.best_layer",
+    "EffectSize": "rsafast.inference.effects",
     "Estimates": "rsafast.inference.simultaneous",
+    "ExactTestResult": "rsafast.inference.exact_result",
     "PermutationResult": "rsafast.permutation.result",
     "RDMs": "rsafast.rdms",
     "Trajectory": "rsafast.inference.trajectory_result",
+    "adjust_p": "rsafast.inference.corrections",
     "best_layer": "rsafast.inference.best_layer",
+    "cohens_d": "rsafast.inference.effects",
     "compare": "rsafast.comparison",
     "compute_rdms": "rsafast.features",
     "permutation_test": "rsafast.permutation.api",
     "read_features": "rsafast.io.readers",
     "read_rdms": "rsafast.io.readers",
+    "sign_flip_test": "rsafast.inference.exact",
+    "swap_test": "rsafast.inference.exact",
     "trajectory": "rsafast.inference.trajectory",
+    "trend_test": "rsafast.inference.exact",
 }
 
 __all__ = [
     "BestLayer",
+    "EffectSize",
     "Estimates",
+    "ExactTestResult",
     "PermutationResult",
     "RDMs",
     "Trajectory",
+    "adjust_p",
     "best_layer",
+    "cohens_d",
     "compare",
     "compute_rdms",
     "permutation_test",
     "read_features",
     "read_rdms",
+    "sign_flip_test",
+    "swap_test",
     "trajectory",
+    "trend_test",
 ]
 
 
