@@ -21,8 +21,8 @@ from rsafast.inference.trajectory_design import Design, Incomplete, Labels, make
 from rsafast.inference.trajectory_resample import (
     Draws,
     cell_means,
-    checked_factors,
     check_enough,
+    checked_factors,
     factor_sets,
 )
 from rsafast.mask import as_pair_mask
@@ -39,7 +39,7 @@ Select: TypeAlias = Literal["stimuli", "subjects"]
 _SPLITS = 2_000  # stream of the random halves
 _PER_RESAMPLE = 2  # random halves a resample, from which the noise of halving is taken out
 _BLOCK = 32  # resamples at a time
-_EQUAL = 1e-9  # null standard deviations below the observed maximum that count as equal to it
+_EQUAL = 1e-7  # null standard deviations below the observed maximum that count as equal to it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,10 +216,34 @@ def best_layer(
     scores = compare(
         design.models, design.brain, comparator.name, mask=None if keep.all() else keep
     ).reshape(design.shape)
+    return choose(
+        design, comparator, keep, scores, select=select, n_permutations=n_permutations,
+        n_splits=n_splits, factors=factors, n_resamples=n_resamples, level=level, seed=seed,
+        budget=budget, progress=progress,
+    )  # fmt: skip
+
+
+def choose(
+    design: Design,
+    comparator: Comparator,
+    keep: NDArray[np.bool_],
+    scores: FloatArray,
+    *,
+    select: Select,
+    n_permutations: int,
+    n_splits: int,
+    factors: tuple[str, ...],
+    n_resamples: int,
+    level: float,
+    seed: int,
+    budget: int,
+    progress: bool,
+) -> BestLayer:
+    """`best_layer` of a design that was checked; `scores` (G, S, E, L, Q, P) are the data's."""
     tested = _tested(design, comparator, keep, scores, n_permutations, seed, budget, progress)
-    estimated = _Choice(design, comparator, keep, scores, select, factors, seed, n_splits)
-    point, frequency = estimated.on_data()
-    error, dof, lost = estimated.errors(n_resamples, progress)
+    choice = _Choice(design, comparator, keep, scores, select, factors, seed, n_splits)
+    point, frequency = choice.on_data()
+    error, dof, lost = choice.errors(n_resamples, progress)
     alignment = cell_means(scores)
     width = t.isf((1 - level) / 2, dof) * error
     return BestLayer(
@@ -291,14 +315,14 @@ def _tested(
     for rule in range(g):
         # The same sizes and seed give every call the same relabellings: maxima go across calls.
         for region in range(q):
-            null, mean, std = _null(
+            null, mean, std, there = _null(
                 design, comparator, keep, rule, region, scores.shape, n_permutations, seed,
                 budget, progress,
             )  # fmt: skip
             best = null.max(axis=1)
             out["null_maximum"][rule, :, region] = best.mean(axis=-1)
             z = (null - mean[..., None]) / std[..., None]
-            there = (cell_means(scores)[rule, :, :, region] - mean) / std
+            there = (there - mean) / std
             top = z.max(axis=1)
             observed[rule, :, region] = there.max(axis=1)
             out["p_value"][rule, :, region] = _share(top, there.max(axis=1))
@@ -330,8 +354,11 @@ def _null(
     seed: int,
     budget: int,
     progress: bool,
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Null (E, L, permutations) of one rule's alignments with one region, and its moments (E, L).
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Null (E, L, permutations) of one rule's alignments with one region.
+
+    Also its mean and standard deviation, and the value observed, all (E, L). Under a mask that
+    value is the permutation test's own statistic, whose model ranks are not those inside the mask.
 
     Where the comparator is a product of prepared vectors, so is the mean over seeds and subjects:
     that of the mean prepared vectors. Else all pairs are permuted and averaged.
@@ -350,20 +377,19 @@ def _null(
             RDMs.from_vectors(x), RDMs.from_vectors(y), "cosine", None, n_permutations, seed,
             budget, progress,
         )  # fmt: skip
-        null, mean, std = (
-            np.asarray(v)[:, 0] for v in (result.null, result.null_mean, result.null_std)
+        mean, std, observed = (
+            (v[:, 0] * scale).reshape(e, layers)
+            for v in (result.null_mean, result.null_std, result.statistic)
         )
-        return (
-            (null * scale[:, None]).reshape(e, layers, -1),
-            (mean * scale).reshape(e, layers),
-            (std * scale).reshape(e, layers),
-        )
+        null = (np.asarray(result.null)[:, 0] * scale[:, None]).reshape(e, layers, -1)
+        return null, mean, std, observed
     result = _permuted(
         models, brain, comparator.name, None if keep.all() else keep, n_permutations, seed, budget,
         progress,
     )  # fmt: skip
     null = np.asarray(result.null).reshape(s, e, layers, p, -1).mean(axis=(0, 3))
-    return null, null.mean(axis=-1), null.std(axis=-1)
+    observed = result.statistic.reshape(s, e, layers, p).mean(axis=(0, 3))
+    return null, null.mean(axis=-1), null.std(axis=-1), observed
 
 
 def _permuted(
@@ -423,7 +449,6 @@ class _Choice:
         g, _, e, _, q, _ = self._shape
         if not n_resamples:
             return np.full((g, e, q), np.nan), np.full((g, e, q), np.nan), 0
-        sets = factor_sets(self._factors)
         drawn = []
         with track(n_resamples, "resamples of the choice", progress) as advance:
             for start in range(0, n_resamples, _BLOCK):
@@ -444,12 +469,11 @@ class _Choice:
         singles = [
             (raw[2**k - 1] / (1 - 1 / n), n) for k, n in enumerate(sizes.values())
         ]
-        assert len(sets) == len(raw)
         return np.sqrt(variance), welch(variance, singles), int((~whole).sum())
 
     def _replicates(self, start: int, stop: int) -> FloatArray:
         """(sets, draws, splits, G, E, Q) cross-validated alignments."""
-        seeds, subjects = self._draws.seed_weights(start, stop), None
+        seeds = self._draws.seed_weights(start, stop)
         subjects = self._draws.subject_weights(start, stop)
         moving, fixed = self._split_scores(start, stop)
         out = []
@@ -479,14 +503,13 @@ class _Choice:
         """Scores where stimuli are drawn, and where they are not."""
         rows = stop - start
         stimuli = "stimuli" in self._factors
-        if not self._by_halves:
+        if self._halves is None:
             fixed = np.broadcast_to(self._scores, (rows, *self._shape))
             counts = draw_counts(self._seed, STIMULI, self._n, start, stop) if stimuli else None
             moving = fixed if counts is None else self._score(counts)
             return moving, fixed
-        assert self._halves is not None
         # Without drawn stimuli the splits of the data serve all resamples, two after the other.
-        which = (np.arange(start, stop)[:, None] * _PER_RESAMPLE + np.arange(_PER_RESAMPLE))
+        which = np.arange(start, stop)[:, None] * _PER_RESAMPLE + np.arange(_PER_RESAMPLE)
         fixed = self._halves[which % len(self._halves)]
         if not stimuli:
             return fixed, fixed
@@ -532,23 +555,28 @@ def _other_half(means: FloatArray) -> tuple[FloatArray, FloatArray]:
     """
     first, second = np.moveaxis(means, -5, 0)
     pairs = ((first, second), (second, first))
-    value = sum(np.take_along_axis(b, _best(a), axis=-2)[..., 0, :] for a, b in pairs)
+    value = [np.take_along_axis(b, _best(a), axis=-2)[..., 0, :] for a, b in pairs]
     places = np.arange(means.shape[-2])[:, None]
-    chosen = sum((_best(a) == places).astype(np.float64) for a, _ in pairs)
-    return value / 2, chosen / 2
+    chosen = [_best(a) == places for a, _ in pairs]
+    return np.mean(value, axis=0), np.mean(chosen, axis=0)
 
 
 def _other_subjects(
     scores: FloatArray, weights: FloatArray | None
 ) -> tuple[FloatArray, FloatArray]:
-    """Score of each subject for the layer that the others choose: (R, G, E, L, Q, P) -> (R, G, E, Q)."""
+    """Mean score of every subject for the layer that the others choose.
+
+    (R, G, E, L, Q, P) -> (R, G, E, Q), NaN where a resample holds a single subject; and how often
+    each layer was chosen, (R, G, E, L, Q).
+    """
     n = scores.shape[-1]
     w = np.full((len(scores), n), 1 / n) if weights is None else weights
     w = w[:, None, None, None, None, :]
     others = (scores * w).sum(axis=-1, keepdims=True) - scores * w
     alone = (1 - w <= 1e-12) & (w > 0)  # nobody else was drawn
     picked = others.argmax(axis=-3, keepdims=True)
-    own = np.where(alone[..., 0, :], np.nan, np.take_along_axis(scores, picked, axis=-3)[..., 0, :, :])
+    own = np.take_along_axis(scores, picked, axis=-3)[..., 0, :, :]
+    own = np.where(alone[..., 0, :], np.nan, own)
     value = np.where(w[:, 0] > 0, own * w[..., 0, :], 0.0).sum(axis=-1)
     places = np.arange(scores.shape[-3])[:, None, None]
     return value, ((picked == places) * w).sum(axis=-1)

@@ -150,7 +150,8 @@ def infer(
     """Estimate every contrast; those with the same number in `families` form a family."""
     estimate = contrasts.estimate(basis.values)
     error, dof = standard_errors(basis, contrasts)
-    p = _two_sided_p(estimate, error, dof, basis.n_resamples)
+    p = _two_sided_p(estimate, error, dof)
+    smallest = 1 / (basis.n_resamples + 1)
     width, simultaneous = t.isf((1 - basis.level) / 2, dof), np.empty(estimate.shape)
     p_fwer = np.empty(estimate.shape)
     for number in np.unique(families):
@@ -163,7 +164,7 @@ def infer(
         what=what, axes=axes, coords=coords, estimate=estimate, standard_error=error, dof=dof,
         low=estimate - width * error, high=estimate + width * error,
         band_low=estimate - simultaneous * error, band_high=estimate + simultaneous * error,
-        p_value=p, p_value_fwer=p_fwer, family=family, level=basis.level,
+        p_value=np.maximum(p, smallest), p_value_fwer=p_fwer, family=family, level=basis.level,
     )  # fmt: skip
 
 
@@ -172,12 +173,12 @@ def _critical(largest: FloatArray, level: float) -> float:
     return max(float(np.quantile(largest, level)), float(norm.isf((1 - level) / 2)))
 
 
-def _two_sided_p(estimate: FloatArray, error: FloatArray, dof: FloatArray, r: int) -> FloatArray:
+def _two_sided_p(estimate: FloatArray, error: FloatArray, dof: FloatArray) -> FloatArray:
     """p of t laws; 1 where an estimate is 0 without error, NaN where it is not."""
     p = np.where(np.abs(estimate) < 1e-12, 1.0, np.nan)
     some = error > 0
     p[some] = 2 * t.sf(np.abs(estimate[some]) / error[some], dof[some])
-    return np.maximum(p, 1 / (r + 1))
+    return p
 
 
 def family_wise(p: FloatArray, largest: FloatArray) -> FloatArray:

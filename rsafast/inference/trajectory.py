@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any
 
 from numpy.typing import ArrayLike
@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from rsafast.comparators import get_comparator
 from rsafast.comparison import compare
 from rsafast.errors import InvalidInputError
+from rsafast.inference.best_layer import choose
 from rsafast.inference.resampled import ResampledComparison
 from rsafast.inference.trajectory_design import Design, Incomplete, Labels, make_design
 from rsafast.inference.trajectory_resample import check_enough, checked_factors
@@ -22,6 +23,8 @@ from rsafast.mask import as_pair_mask
 from rsafast.memory import parse_bytes
 from rsafast.progress import track
 from rsafast.rdms import align, as_rdms
+
+_SPLITS = 20  # halves of the stimuli for the cross-validated best layer
 
 
 def trajectory(
@@ -70,7 +73,9 @@ def trajectory(
         What the intervals generalise to. Factors left out are taken as they are: the result
         speaks for these subjects only where subjects are not resampled.
     n_resamples : joint resamples.
-    n_permutations : relabellings for the best-layer test of `best_layer`, 0 for none.
+    n_permutations : int
+        Relabellings of the stimuli that test the best layer of every rule, epoch and region, the
+        choice inside the statistic (`best_layer`, whose result is in ``best_layer``); 0 for none.
     level : of intervals and bands.
     baseline : epoch that changes are measured from; the first by default.
     mask : (n, n) or (pairs,) bool, optional
@@ -133,13 +138,20 @@ def trajectory(
             factors=factors, n_resamples=int(n_resamples), seed=int(seed), budget=budget,
             advance=advance,
         )  # fmt: skip
+    choice = None
+    if n_permutations:
+        choice = choose(
+            design, comparator, keep, scores, select="stimuli", n_permutations=int(n_permutations),
+            n_splits=_SPLITS, factors=factors, n_resamples=0, level=float(level), seed=int(seed),
+            budget=budget, progress=progress,
+        )  # fmt: skip
     return Trajectory(
         scores=scores, deviations=drawn.deviations, covariances=drawn.covariances,
         rules=design.rules, seeds=design.seeds, epochs=design.epochs, layers=design.layers,
         regions=design.regions, subjects=design.subjects, baseline=start,
         method=comparator.name, resample=factors, n_stimuli=a.n_stimuli,
         n_resamples=int(n_resamples), lost=drawn.lost, level=float(level), seed=int(seed),
-        excluded=design.excluded,
+        excluded=design.excluded, best_layer=choice,
         parameters={"pairs": int(keep.sum()), "pairs_of": keep.size, "incomplete": incomplete},
         provenance=_provenance(design, started),
     )  # fmt: skip
@@ -164,7 +176,7 @@ def _checked(
             raise InvalidInputError(
                 f"{name} must be an integer of at least {least}, got {value!r}"
             )
-    if not isinstance(level, Real) or not 0.5 <= level < 1:
+    if not isinstance(level, int | float) or not 0.5 <= level < 1:
         raise InvalidInputError(f"level must lie from 0.5 to 1, got {level!r}")
     return checked_factors(resample)
 

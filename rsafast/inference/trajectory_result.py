@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import combinations
 from pathlib import Path
@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import spearmanr, t
+from rsafast_kernels.tally import Alternative
+from scipy.stats import spearmanr
 
 from rsafast.comparators import FloatArray
 from rsafast.errors import InvalidInputError
+from rsafast.inference.best_layer import BestLayer
 from rsafast.inference.curves import (
     Axis,
     area_weights,
@@ -22,12 +24,13 @@ from rsafast.inference.curves import (
     refine_approach,
     slope_weights,
 )
+from rsafast.inference.exact import TrendNull, TrendStatistic, sign_flip_test, trend_test
+from rsafast.inference.exact_result import ExactTestResult
 from rsafast.inference.simultaneous import (
     Basis,
     Contrasts,
     Estimates,
     corrected_replicates,
-    grid_columns,
     infer,
 )
 from rsafast.inference.trajectory_resample import cell_means
@@ -40,7 +43,7 @@ if TYPE_CHECKING:
 
 KIND: Literal["trajectory"] = "trajectory"
 Family: TypeAlias = Literal["curve", "all"]
-_LABELS = ("rules", "seeds", "epochs", "layers", "regions", "subjects")
+_LABELS = ("rules", "seeds", "epochs", "layers", "regions", "subjects")  # any str or number
 _CURVE = ("rule", "layer", "region")
 _LEAST_R2 = 0.5  # below this an exponential says little about a curve
 _MOST_EDGE = 0.25  # share of resamples whose τ may run off
@@ -63,6 +66,8 @@ class Trajectory:
         epoch, layer, region).
     covariances : (sets of factors, cells, cells) covariance of the replicates where only a set of
         factors is resampled; set b holds factor k of `resample` where b + 1 has bit k.
+    best_layer : the best layer of every rule, epoch and region with its choice inside the
+        statistic, where permutations were asked for; without an interval (see `best_layer`).
     excluded : one sentence for everything that ``incomplete="drop"`` left out.
     """
 
@@ -83,6 +88,7 @@ class Trajectory:
     lost: int
     level: float
     seed: int
+    best_layer: BestLayer | None = None
     excluded: tuple[str, ...] = ()
     parameters: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -279,14 +285,15 @@ class Trajectory:
         if len(self.rules) < 2:
             raise InvalidInputError("compare_rules needs at least 2 rules, this trajectory has 1")
         pairs = np.array(list(combinations(range(len(self.rules)), 2)))
-        names = tuple(f"{self.rules[i]} - {self.rules[j]}" for i, j in pairs)
+        names = self._pair_names()
         cells = self._cells()
         first, second = cells[pairs[:, 0]], cells[pairs[:, 1]]
         if over == "epoch":
             index = np.stack([first, second])
             weight = np.stack([np.ones(first.shape), -np.ones(first.shape)])
             families = _by_curve(first.shape)
-            axes, coords = ("rules", "epoch", "layer", "region"), (
+            axes: tuple[str, ...] = ("rules", "epoch", "layer", "region")
+            coords: tuple[tuple[Any, ...], ...] = (
                 names, self.epochs, self.layers, self.regions,
             )  # fmt: skip
         else:
@@ -315,7 +322,247 @@ class Trajectory:
             f"over must be 'epoch', 'area', 'mean' or 'slope', got {over!r}"
         )
 
+    def interaction(
+        self,
+        regions: tuple[Any, Any],
+        layers: Any = None,
+        axis: Axis = "log",
+    ) -> Interaction:
+        """Slope over training in one region minus slope in another, per rule and between rules.
+
+        Two regions may well have different slopes of the same sign: ``p_opposite`` asks whether
+        the signs differ.
+
+        Parameters
+        ----------
+        regions : the two regions.
+        layers : the layer to follow in both, or one for each; by default the only one there is.
+        axis : {"log", "linear"}
+        """
+        places = self._region_layers(regions, layers)
+        each = slope_weights(axis_values(np.array(self.epochs), axis))
+        cells = self._cells()
+        # (regions, epochs, rules)
+        index = np.stack([cells[:, :, layer, q].T for layer, q in places])
+        weight = each[None, :, None] * np.ones(index.shape)
+        signed = weight * np.array([1.0, -1.0])[:, None, None]
+        named = tuple(f"{self.regions[q]} ({self.layers[layer]})" for layer, q in places)
+        slopes = self._infer(
+            np.moveaxis(index, 0, 2), np.moveaxis(weight, 0, 2), f"slope ({axis} axis)",
+            ("rule", "region"), (self.rules, named),
+        )  # fmt: skip
+        flat = index.reshape(-1, len(self.rules))
+        flat_weight = signed.reshape(flat.shape)
+        what = f"slope in {named[0]} minus slope in {named[1]}"
+        difference = self._infer(flat, flat_weight, what, ("rule",), (self.rules,))
+        between = None
+        if len(self.rules) > 1:
+            i, j = np.array(list(combinations(range(len(self.rules)), 2))).T
+            between = self._infer(
+                np.concatenate([flat[:, i], flat[:, j]]),
+                np.concatenate([flat_weight[:, i], -flat_weight[:, j]]),
+                f"difference between rules of: {what}", ("rules",), (self._pair_names(),),
+            )  # fmt: skip
+        p_seeds, p_fwer, floor = self._seed_signs(places, each)
+        signs = np.sign(slopes.estimate)
+        return Interaction(
+            regions=regions, layers=tuple(self.layers[layer] for layer, _ in places),
+            slopes=slopes, difference=difference, between=between,
+            p_opposite=np.where(signs[:, 0] * signs[:, 1] < 0, slopes.p_value.max(axis=1), 1.0),
+            p_seeds=p_seeds, p_seeds_fwer=p_fwer, p_seeds_floor=floor,
+        )  # fmt: skip
+
+    def _seed_signs(
+        self, places: list[tuple[int, int]], each: FloatArray
+    ) -> tuple[FloatArray, FloatArray, float]:
+        """Exact p over seeds of each rule's difference of slopes, family-wise p, and the floor."""
+        if len(self.seeds[0]) < 2:
+            nothing = np.full(len(self.rules), np.nan)
+            return nothing, nothing, float("nan")
+        curves = self.scores.mean(axis=5)  # (rules, seeds, epochs, layers, regions)
+        first, second = (
+            np.einsum("gse,e->sg", curves[:, :, :, layer, q], each) for layer, q in places
+        )
+        exact = sign_flip_test(first - second, unit="seed", progress=False)
+        return exact.p_value, exact.p_value_fwer, exact.floor
+
+    def trends(
+        self,
+        null: TrendNull = "units",
+        statistic: TrendStatistic = "spearman",
+        alternative: Alternative = "two-sided",
+    ) -> dict[Any, ExactTestResult]:
+        """Exact trend test of every rule over its seeds, jointly over layers and regions.
+
+        Parameters
+        ----------
+        null : {"units", "checkpoints"}
+            Signs of the seeds' trends (generalises to seeds; floor 2/2^seeds), or orders of the
+            checkpoints (these seeds only); see `trend_test`.
+
+        Returns
+        -------
+        One result a rule; its columns are named "layer, region".
+        """
+        names = [f"{layer}, {region}" for layer in self.layers for region in self.regions]
+        curves = self.scores.mean(axis=5)
+        return {
+            rule: trend_test(
+                values.reshape(*values.shape[:2], -1), self.epochs, null=null,
+                statistic=statistic, alternative=alternative, names=names, unit="seed",
+                seed=self.seed, progress=False,
+            )
+            for rule, values in zip(self.rules, curves, strict=True)
+        }  # fmt: skip
+
+    # ------------------------------------------------------------ tables, files, figures
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row a (rule, epoch, layer, region): alignment, and its change from the baseline.
+
+        Columns of the change start with "change"; they are NaN at the baseline.
+        """
+        keys = ["rule", "epoch", "layer", "region"]
+        table = self.estimates().to_dataframe().rename(columns={"estimate": "alignment"})
+        names = ["estimate", "band_low", "band_high", "p_value", "p_value_fwer"]
+        change = self.change().to_dataframe()[keys + names].rename(
+            columns={"estimate": "change"} | {name: f"change_{name}" for name in names[1:]}
+        )
+        return table.merge(change, on=keys, how="left")
+
+    def summary(self) -> str:
+        """Say in plain text what was estimated, to whom it generalises, and what was found."""
+        g, s, e, layers, q, p = self.scores.shape
+        onsets, grid = self.onset(), g * layers * q
+        fixed = [f for f in ("stimuli", "subjects", "seeds") if f not in self.resample]
+        lines = [
+            f"{g} rules × {s} seeds × {e} epochs × {layers} layers against {q} regions ×"
+            f" {p} subjects, {self.n_stimuli} stimuli, comparator {self.method}.",
+            "Alignment is the mean over seeds and subjects of the similarity of one network's RDM"
+            " with one subject's RDM.",
+            f"{self.level:.0%} intervals and bands from {self.n_resamples:,} resamples of"
+            f" {', '.join(self.resample)}: they generalise to other {_listed(self.resample)}"
+            + (f", and speak for these {_listed(fixed)} only." if fixed else "."),
+        ]
+        if self.lost:
+            lines.append(
+                f"{self.lost} resamples are left out: a similarity is undefined on them."
+            )
+        lines += [
+            f"Bands hold for all epochs of a curve at once. {int(np.isfinite(onsets.epoch).sum())}"
+            f" of {grid} curves leave their baseline (epoch {self.baseline:g}; max-|t| over"
+            f" epochs, p ≤ {1 - self.level:.3g} each).",
+            f"Smallest p that {self.n_resamples:,} resamples can give:"
+            f" {1 / (self.n_resamples - self.lost + 1):.2g}; that of exact tests over {s} seeds,"
+            f" two-sided: {2.0 ** (1 - s):.3g}. More resamples lift the one, more seeds the other.",
+        ]
+        if self.best_layer is not None:
+            lines.append(self.best_layer.summary())
+        return "\n".join([*lines, *self.excluded])
+
+    def plot(
+        self, layer: Any = None, quantity: Literal["alignment", "change"] = "alignment"
+    ) -> Figure:
+        """Draw curves over log(1 + epoch) with their bands: a panel a region, a colour a rule.
+
+        Parameters
+        ----------
+        layer : which layer, or a mapping of every region to its layer; by default the only one.
+        quantity : {"alignment", "change"}
+        """
+        from rsafast.inference.trajectory_plot import draw_trajectory
+
+        chosen = [
+            self._place(layer[region] if isinstance(layer, Mapping) else layer, "layers")
+            for region in self.regions
+        ]
+        return draw_trajectory(self, chosen, quantity)
+
+    def save(self, path: str | Path) -> None:
+        """Write the result: everything to .h5 or .hdf5, the table to .csv, whole or not at all."""
+        path = Path(path)
+        if path.suffix == ".csv":
+            from rsafast.io.atomic import write_text
+
+            write_text(path, self.to_dataframe().to_csv(index=False, lineterminator="\n"))
+        elif path.suffix in (".h5", ".hdf5"):
+            from rsafast.io import hdf5
+
+            def fill(file: h5py.File) -> None:
+                hdf5.write_header(file, KIND)
+                hdf5.write_fields(file, _stored(self, ("best_layer",)))
+                if self.best_layer is not None:
+                    hdf5.write_fields(
+                        file.create_group("best_layer"), _stored(self.best_layer, ())
+                    )
+
+            hdf5.write_atomic(path, fill)
+        else:
+            raise InvalidInputError(
+                f"{path}: a trajectory is saved as .h5, .hdf5 or .csv, not as"
+                f" {path.suffix or 'a name without an ending'!r}"
+            )
+
+    @classmethod
+    def load(cls, path: str | Path) -> Trajectory:
+        """Read a result that :meth:`save` wrote to .h5; every array comes back bit for bit."""
+        from rsafast.io import hdf5
+
+        with hdf5.read(path, KIND) as file:
+            values = _restored(cls, hdf5.read_fields(file), path, ("best_layer",))
+            group = file.get("best_layer")
+            best = (
+                None
+                if group is None
+                else BestLayer(**_restored(BestLayer, hdf5.read_fields(group), path, ()))
+            )
+        return cls(**values, best_layer=best)
+
     # ------------------------------------------------------------ parts
+
+    def _infer(
+        self,
+        index: NDArray[np.int64],
+        weight: FloatArray,
+        what: str,
+        axes: tuple[str, ...],
+        coords: tuple[tuple[Any, ...], ...],
+    ) -> Estimates:
+        """Contrasts (terms, *grid) that form one family."""
+        return infer(
+            self._basis(), Contrasts(index, weight), np.zeros(index.shape[1:], np.int64),
+            what=what, axes=axes, coords=coords, family=_FAMILY_WORDS["all"],
+        )  # fmt: skip
+
+    def _region_layers(self, regions: tuple[Any, Any], layers: Any) -> list[tuple[int, int]]:
+        """(layer, region) places of two regions."""
+        if isinstance(regions, str) or len(regions) != 2:
+            raise InvalidInputError(f"regions must name two regions, got {regions!r}")
+        both = layers if isinstance(layers, tuple | list) else (layers, layers)
+        if len(both) != 2:
+            raise InvalidInputError(f"layers must be a layer or two, got {layers!r}")
+        places = [
+            (self._place(layer, "layers"), self._place(region, "regions"))
+            for layer, region in zip(both, regions, strict=True)
+        ]
+        if places[0] == places[1]:
+            raise InvalidInputError(
+                f"interaction compares two different regions or layers, got {regions!r} twice"
+            )
+        return places
+
+    def _place(self, label: Any, axis: Literal["layers", "regions"]) -> int:
+        known = getattr(self, axis)
+        if label is None and len(known) == 1:
+            return 0
+        if label not in known:
+            raise InvalidInputError(
+                f"{axis}: {label!r} is none of {', '.join(map(str, known))}; name one"
+            )
+        return int(known.index(label))
+
+    def _pair_names(self) -> tuple[str, ...]:
+        return tuple(f"{a} - {b}" for a, b in combinations(self.rules, 2))
 
     def _basis(self) -> Basis:
         sizes = {
@@ -382,3 +629,31 @@ def _not_identified(moved: bool, r2: float, edge: float, off: float) -> str:
     if off > _MOST_EDGE:
         return f"not identifiable: τ runs off on {off:.0%} of the resamples"
     return ""
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join([", ".join(words[:-1])] * (len(words) > 1) + [words[-1]])
+
+
+def _stored(result: Trajectory | BestLayer, without: tuple[str, ...]) -> dict[str, Any]:
+    """Fields for HDF5; labels, which may be of mixed kinds, in one dictionary."""
+    names = [f.name for f in fields(result) if f.name not in (*without, *_LABELS)]
+    labels = {name: getattr(result, name) for name in _LABELS if hasattr(result, name)}
+    return {name: getattr(result, name) for name in names} | {"labels": labels}
+
+
+def _restored(
+    kind: type[Trajectory] | type[BestLayer],
+    values: dict[str, Any],
+    path: str | Path,
+    without: tuple[str, ...],
+) -> dict[str, Any]:
+    values |= {name: _as_tuples(held) for name, held in values.pop("labels", {}).items()}
+    missing = [f.name for f in fields(kind) if f.name not in (*values, *without)]
+    if missing:
+        raise InvalidInputError(f"{path}: lacks the fields {', '.join(missing)}")
+    return values
+
+
+def _as_tuples(values: Any) -> Any:
+    return tuple(map(_as_tuples, values)) if isinstance(values, list) else values
