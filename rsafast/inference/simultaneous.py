@@ -10,7 +10,8 @@ Degrees of freedom
     seeds of its own: few seeds or subjects widen the interval as a t law does.
 Simultaneity
     The largest |deviation| / (its standard deviation) over the family, on every joint resample,
-    gives the law of the maximum; its quantile is carried over to the t law of each contrast.
+    gives the law of the maximum, its correlations shrunk where few items carry them; its quantile
+    is carried over to the t law of each contrast.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 _NOTHING = 1e-24  # variance below which a contrast does not vary: rounding of values up to 1
 _TINY = 1e-300
+_NOISE = 20_240_229  # key of the noise that takes correlations towards 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +158,8 @@ def infer(
     p_fwer = np.empty(estimate.shape)
     for number in np.unique(families):
         members = np.nonzero(families == number)
-        largest = largest_deviations(basis, contrasts, members)
+        shrink = shrinkage(len(members[0]), float(dof[members].min()))
+        largest = largest_deviations(basis, contrasts, members, shrink)
         normal = _critical(largest, basis.level)
         simultaneous[members] = t.isf(norm.sf(normal), dof[members])
         p_fwer[members] = family_wise(p[members], largest)
@@ -190,13 +193,27 @@ def family_wise(p: FloatArray, largest: FloatArray) -> FloatArray:
     return np.where(np.isnan(p), np.nan, adjusted)
 
 
+def shrinkage(contrasts: int, dof: float) -> float:
+    """How far the correlations of a family are taken towards 0, from 0 to 1.
+
+    Five seeds span four directions, in which the deviations of eight epochs look more alike than
+    they are, and their maximum too small. Measured on simulated seeds and subjects (the tests
+    hold the coverage); as good as nothing where stimuli are what varies.
+    """
+    return min(1.0, (1 + float(np.log2(contrasts))) / dof) if contrasts > 1 else 0.0
+
+
 def largest_deviations(
-    basis: Basis, contrasts: Contrasts, members: tuple[NDArray[np.int64], ...]
+    basis: Basis, contrasts: Contrasts, members: tuple[NDArray[np.int64], ...], shrink: float
 ) -> FloatArray:
     """(R,) largest |standardised deviation| over the contrasts at `members`."""
     largest = np.zeros(basis.n_resamples)
+    rng = np.random.Generator(np.random.Philox(_NOISE))
     for place in zip(*members, strict=True):
         z = standardised(contrast_deviations(basis, contrasts, place))
+        if shrink and z.any():
+            z *= np.sqrt(1 - shrink)
+            z += np.sqrt(shrink) * rng.standard_normal(len(z))
         np.maximum(largest, np.abs(z, out=z), out=largest)
     return largest
 
