@@ -531,7 +531,7 @@ def _against(
 ) -> _AgainstCeiling:
     """Alignments less the lower ceiling, and the standard error of both bounds."""
     plain = _Rule("t", rule.level, rule.rescale)  # no interval is asked for
-    got = plain.infer(rules - ceilings.at(np.s_[:, 0]), items.of_rules(), two_sided=True)
+    got = plain.infer(rules - ceilings.at(np.s_[None, :, 0]), items.of_rules(), two_sided=True)
     error, _ = standard_error(
         {u: np.swapaxes(values, 1, 2) for u, values in ceilings.replicates.items()},
         np.swapaxes(ceilings.jackknifes["stimuli"], 1, 2) if ceilings.jackknifes else None,
