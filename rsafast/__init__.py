@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from rsafast.comparison import compare
     from rsafast.features import compute_rdms
     from rsafast.inference.best_layer import BestLayer, best_layer
+    from rsafast.inference.bootstrap import bootstrap
+    from rsafast.inference.bootstrap_result import BootstrapResult
     from rsafast.inference.corrections import adjust_p
     from rsafast.inference.effects import EffectSize, cohens_d
     from rsafast.inference.exact import sign_flip_test, swap_test, trend_test
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 # Imported on first use, so that `rsafast --help` need not wait for SciPy.
 _HOME = {
     "BestLayer": "rsafast.inference.best_layer",
+    "BootstrapResult": "rsafast.inference.bootstrap_result",
     "EffectSize": "rsafast.inference.effects",
     "Estimates": "rsafast.inference.simultaneous",
     "ExactTestResult": "rsafast.inference.exact_result",
@@ -34,6 +37,7 @@ _HOME = {
     "Trajectory": "rsafast.inference.trajectory_result",
     "adjust_p": "rsafast.inference.corrections",
     "best_layer": "rsafast.inference.best_layer",
+    "bootstrap": "rsafast.inference.bootstrap",
     "cohens_d": "rsafast.inference.effects",
     "compare": "rsafast.comparison",
     "compute_rdms": "rsafast.features",
@@ -48,6 +52,7 @@ _HOME = {
 
 __all__ = [
     "BestLayer",
+    "BootstrapResult",
     "EffectSize",
     "Estimates",
     "ExactTestResult",
@@ -56,6 +61,7 @@ __all__ = [
     "Trajectory",
     "adjust_p",
     "best_layer",
+    "bootstrap",
     "cohens_d",
     "compare",
     "compute_rdms",

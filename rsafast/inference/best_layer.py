@@ -16,7 +16,7 @@ from rsafast.comparison import compare
 from rsafast.errors import InvalidInputError
 from rsafast.inference.draws import STIMULI, draw_counts
 from rsafast.inference.resampled import ResampledComparison
-from rsafast.inference.simultaneous import corrected_variance, grid_columns, welch
+from rsafast.inference.simultaneous import grid_columns, total_variance
 from rsafast.inference.trajectory_design import Design, Incomplete, Labels, make_design
 from rsafast.inference.trajectory_resample import (
     Draws,
@@ -25,6 +25,7 @@ from rsafast.inference.trajectory_resample import (
     checked_factors,
     factor_sets,
 )
+from rsafast.inference.variance import satterthwaite
 from rsafast.mask import as_pair_mask
 from rsafast.memory import parse_bytes
 from rsafast.permutation.api import permutation_test
@@ -465,11 +466,10 @@ class _Choice:
             )
         raw = np.stack([_without_split_noise(v[whole]) for v in values])
         sizes = {factor: self._sizes[factor] for factor in self._factors}
-        variance = corrected_variance(raw, sizes)
-        singles = [
-            (raw[2**k - 1] / (1 - 1 / n), n) for k, n in enumerate(sizes.values())
-        ]
-        return np.sqrt(variance), welch(variance, singles), int((~whole).sum())
+        variance = total_variance(raw, sizes)
+        parts = {f: raw[2**k - 1] / (1 - 1 / n) for k, (f, n) in enumerate(sizes.items())}
+        items = {f: np.asarray(n - 1.0) for f, n in sizes.items()}
+        return np.sqrt(variance), satterthwaite(variance, parts, items), int((~whole).sum())
 
     def _replicates(self, start: int, stop: int) -> FloatArray:
         """(sets, draws, splits, G, E, Q) cross-validated alignments."""

@@ -1,10 +1,8 @@
 """Linear contrasts of resampled curves: corrected errors, simultaneous bands, max-|t| p-values.
 
 Standard errors
-    With s_U the bootstrap variance where the factors U are resampled, n_f items of factor f and
-    q_U = Σ_{V ⊆ U} (-1)^(|U|-|V|) s_V, the components are c_U = q_U / Π_{f ∈ U} (1 - 1/n_f) and
-    the variance is Σ_U (-1)^(|U|+1) c_U: Schütt et al. (2023, eq. 24) for two factors. A naive
-    joint bootstrap counts noise that belongs to no factor once for every factor.
+    From the covariances with every set of factors resampled, by inclusion and exclusion, the
+    stimuli's part by the jackknife: `rsafast.inference.variance`.
 Degrees of freedom
     Welch-Satterthwaite over the single factors, seeds counted rule by rule, since every rule has
     seeds of its own: few seeds or subjects widen the interval as a t law does.
@@ -27,6 +25,7 @@ from scipy.stats import norm, t
 
 from rsafast.comparators import FloatArray
 from rsafast.inference.trajectory_resample import factor_sets
+from rsafast.inference.variance import corrected_variance, jackknife_dof, satterthwaite
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,6 +108,7 @@ class Basis:
     values : (C,) cells of the data.
     deviations : (C, R) joint replicates minus their mean.
     covariances : (2^K - 1, C, C), see `Resamples`.
+    jackknife : (C, stimuli) cells with each stimulus left out, minus their mean, or (C, 0).
     sizes : items of each of the K factors that were resampled, in their order.
     rule_of : (C,) rule of every cell.
     level : of intervals and bands.
@@ -117,6 +117,7 @@ class Basis:
     values: FloatArray
     deviations: FloatArray
     covariances: FloatArray
+    jackknife: FloatArray
     sizes: Mapping[str, int]
     rule_of: NDArray[np.int64]
     level: float
@@ -237,49 +238,21 @@ def standardised(deviations: FloatArray) -> FloatArray:
 def standard_errors(basis: Basis, contrasts: Contrasts) -> tuple[FloatArray, FloatArray]:
     """Corrected standard error and degrees of freedom of every contrast."""
     raw = np.stack([_quadratic(c, contrasts) for c in basis.covariances])
-    variance = corrected_variance(raw, basis.sizes)
+    variance = total_variance(raw, basis.sizes)
     variance = np.where(variance > _NOTHING, variance, 0.0)
-    return np.sqrt(variance), welch(variance, _single_components(basis, contrasts, raw))
+    parts, dof = _single_components(basis, contrasts, raw)
+    return np.sqrt(variance), satterthwaite(variance, parts, dof)
 
 
-def welch(variance: FloatArray, components: list[tuple[FloatArray, int]]) -> FloatArray:
-    """Degrees of freedom of a variance from its single components and their numbers of items.
-
-    Never below those of the scarcest factor that contributes, nor above all together.
-    """
-    inverse = np.zeros(variance.shape)
-    total = float(sum(n - 1 for _, n in components))
-    fewest = np.full(variance.shape, total)
-    for component, n in components:
-        inverse += component**2 / (n - 1)
-        fewest = np.where(component > _NOTHING, np.minimum(fewest, n - 1), fewest)
-    dof = np.full(variance.shape, total)
-    np.divide(variance**2, inverse, out=dof, where=(inverse > 0) & (variance > 0))
-    return np.clip(dof, fewest, total)
-
-
-def corrected_variance(raw: FloatArray, sizes: Mapping[str, int]) -> FloatArray:
+def total_variance(raw: FloatArray, sizes: Mapping[str, int]) -> FloatArray:
     """Variance from those `raw` (2^K - 1, ...) of all sets of factors; see the module.
 
-    Never below the variance of a single factor, nor above the raw variance of all together.
+    At least that of each single factor, also where the raw variance of all together is less: with
+    five seeds that holds only 4/5 of what they contribute.
     """
-    sets = [frozenset(chosen) for chosen in factor_sets(tuple(sizes))]
-    total = np.zeros(raw.shape[1:])
-    for chosen in sets:
-        share = sum(
-            (-1.0) ** (len(chosen) - len(part)) * value
-            for part, value in zip(sets, raw, strict=True)
-            if part <= chosen
-        )
-        total += (-1.0) ** (len(chosen) + 1) * share / _shrinkage(chosen, sizes)
-    if len(sizes) == 1:
-        return total
-    single = [v / _shrinkage(s, sizes) for s, v in zip(sets, raw, strict=True) if len(s) == 1]
-    return np.maximum(np.minimum(total, raw[-1]), np.max(single, axis=0))
-
-
-def _shrinkage(chosen: frozenset[str], sizes: Mapping[str, int]) -> float:
-    return float(np.prod([1 - 1 / sizes[factor] for factor in chosen]))
+    named = dict(zip(factor_sets(tuple(sizes)), raw, strict=True))
+    single = [named[(f,)] / (1 - 1 / n) for f, n in sizes.items()]
+    return np.maximum(corrected_variance(named, sizes), np.max(single, axis=0))
 
 
 def _quadratic(covariance: FloatArray, contrasts: Contrasts) -> FloatArray:
@@ -293,19 +266,26 @@ def _quadratic(covariance: FloatArray, contrasts: Contrasts) -> FloatArray:
 
 def _single_components(
     basis: Basis, contrasts: Contrasts, raw: FloatArray
-) -> list[tuple[FloatArray, int]]:
-    """Variance due to each factor and its number of items; seeds rule by rule."""
-    out = []
+) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
+    """Variance due to each factor, and its degrees of freedom; seeds rule by rule."""
+    parts: dict[str, FloatArray] = {}
+    dof: dict[str, FloatArray] = {}
     for k, (factor, n) in enumerate(basis.sizes.items()):
-        alone = raw[2**k - 1] / (1 - 1 / n)
-        if factor != "seeds":
-            out.append((alone, n))
+        if factor == "seeds":
+            rule_of = basis.rule_of[contrasts.index]
+            for rule in np.unique(rule_of):
+                own = Contrasts(contrasts.index, np.where(rule_of == rule, contrasts.weight, 0.0))
+                name = f"seeds of rule {rule}"
+                parts[name] = _quadratic(basis.covariances[2**k - 1], own) / (1 - 1 / n)
+                dof[name] = np.asarray(n - 1.0)
             continue
-        rule_of = basis.rule_of[contrasts.index]
-        for rule in np.unique(rule_of):
-            part = Contrasts(contrasts.index, np.where(rule_of == rule, contrasts.weight, 0.0))
-            out.append((_quadratic(basis.covariances[2**k - 1], part) / (1 - 1 / n), n))
-    return out
+        parts[factor] = raw[2**k - 1] / (1 - 1 / n)
+        dof[factor] = np.asarray(n - 1.0)
+        if factor == "stimuli":
+            left_out = np.einsum("k...,k...n->n...", contrasts.weight,
+                                 basis.jackknife[contrasts.index])
+            dof[factor] = jackknife_dof(left_out)
+    return parts, dof
 
 
 # ---------------------------------------------------------------- curves as a whole
@@ -318,17 +298,18 @@ def corrected_replicates(basis: Basis, cells: NDArray[np.int64]) -> FloatArray:
     replicates are drawn together as far as `corrected_variance` says for that direction.
     """
     among = np.ix_(cells, cells)
-    joint = basis.covariances[-1][among]
+    apart = basis.deviations[cells]
+    joint = apart @ apart.T / (apart.shape[1] - 1)
     scale, directions = np.linalg.eigh(joint)
     use = scale > max(scale.max(), 0.0) * 1e-12
-    deviations = basis.deviations[cells].T @ directions[:, use]
+    deviations = apart.T @ directions[:, use]
     # Directions of the corrected covariance relative to the joint one.
     whiten = directions[:, use] / np.sqrt(scale[use])
     parts = np.stack([whiten.T @ c[among] @ whiten for c in basis.covariances])
     total = _corrected_matrix(parts, basis.sizes)
     _, axes = np.linalg.eigh((total + total.T) / 2)
     raw = np.stack([np.einsum("ki,kl,li->i", axes, part, axes) for part in parts])
-    ratio = np.sqrt(np.maximum(corrected_variance(raw, basis.sizes), 0.0))
+    ratio = np.sqrt(np.maximum(total_variance(np.maximum(raw, 0.0), basis.sizes), 0.0))
     along = (deviations / np.sqrt(scale[use])) @ axes * ratio
     return basis.values[cells] + along @ axes.T @ (directions[:, use] * np.sqrt(scale[use])).T
 
@@ -341,6 +322,7 @@ def _corrected_matrix(parts: FloatArray, sizes: Mapping[str, int]) -> FloatArray
         for part, value in zip(sets, parts, strict=True):
             if part <= chosen:
                 sign = (-1.0) ** (len(chosen) + 1 + len(chosen) - len(part))
-                total += sign * value / _shrinkage(chosen, sizes)
+                shrunk = np.prod([1 - 1 / sizes[factor] for factor in chosen])
+                total += sign * value / shrunk
     return total
 

@@ -101,7 +101,8 @@ def trajectory(
 
     References
     ----------
-    Schütt et al. (2023) for the bootstrap of several factors; Westfall & Young (1993) for max-T.
+    Schütt et al. (2023) for the bootstrap of several factors; Efron (1982) for the jackknife;
+    Westfall & Young (1993) for max-T.
 
     Examples
     --------
@@ -147,6 +148,7 @@ def trajectory(
         )  # fmt: skip
     return Trajectory(
         scores=scores, deviations=drawn.deviations, covariances=drawn.covariances,
+        jackknife=drawn.jackknife,
         rules=design.rules, seeds=design.seeds, epochs=design.epochs, layers=design.layers,
         regions=design.regions, subjects=design.subjects, baseline=start,
         method=comparator.name, resample=factors, n_stimuli=a.n_stimuli,

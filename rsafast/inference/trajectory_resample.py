@@ -32,12 +32,16 @@ class Resamples:
     ----------
     deviations : (C, R) joint replicates minus their mean.
     covariances : (2^K - 1, C, C) of the replicates where only a set of factors is resampled; set
-        number b (from 0) holds factor k where b + 1 has bit k.
+        number b (from 0) holds factor k where b + 1 has bit k. The part of the stimuli is that of
+        the jackknife: see `rsafast.inference.variance.with_leverage`.
+    jackknife : (C, stimuli) cells with each stimulus left out, minus their mean; (C, 0) where
+        stimuli are not resampled.
     lost : resamples in which a similarity is undefined; they are left out of everything.
     """
 
     deviations: FloatArray
     covariances: FloatArray
+    jackknife: FloatArray
     lost: int
 
 
@@ -114,7 +118,29 @@ def resample(
     joint = joint[:, :kept]
     joint -= joint.mean(axis=1, keepdims=True)
     covariances = np.stack([moment.covariance() for moment in moments])
-    return Resamples(deviations=joint, covariances=covariances, lost=lost)
+    left_out = draws.without_each_stimulus()
+    if "stimuli" in factors:
+        _use_jackknife(covariances, left_out, draws.sets)
+    return Resamples(
+        deviations=joint, covariances=covariances, jackknife=left_out, lost=lost
+    )
+
+
+def _use_jackknife(
+    covariances: FloatArray, left_out: FloatArray, sets: list[tuple[str, ...]]
+) -> None:
+    """Replace the stimuli's part of all covariances, in place, by that of the jackknife.
+
+    A few influential stimuli pull a correlation towards themselves in the data and again in every
+    resample; and where nothing is related, resampling triples the noise of single pairs.
+    """
+    n = left_out.shape[1]
+    # The variance of a mean of n items as a bootstrap gives it, (1 - 1/n) of the variance.
+    wanted = ((n - 1) / n) ** 2 * (left_out @ left_out.T)
+    more = wanted - covariances[sets.index(("stimuli",))]
+    for covariance, chosen in zip(covariances, sets, strict=True):
+        if "stimuli" in chosen:
+            covariance += more
 
 
 def _check_budget(design: Design, cells: int, sets: int, n_resamples: int, budget: int) -> None:
@@ -162,6 +188,26 @@ class Draws:
             )
             out.append(curves.reshape(len(curves), -1))
         return out
+
+    def without_each_stimulus(self) -> FloatArray:
+        """(C, stimuli) cells with each stimulus left out, minus their mean."""
+        cells = cell_means(self._scores).size
+        if "stimuli" not in self._factors:
+            return np.empty((cells, 0))
+        out = np.empty((cells, self._n))
+        for start in range(0, self._n, _BLOCK):
+            stop = min(start + _BLOCK, self._n)
+            weights = np.ones((stop - start, self._n), np.int64)
+            weights[np.arange(stop - start), np.arange(start, stop)] = 0
+            scores = self._comparison.scores(weights).reshape(-1, *self._scores.shape)
+            out[:, start:stop] = weighted_means(scores, None, None).reshape(stop - start, -1).T
+        if not np.isfinite(out).all():
+            stimulus = int(np.argwhere(~np.isfinite(out))[0, 1])
+            raise InvalidInputError(
+                f"without stimulus number {stimulus} some RDM has no spread: its similarities rest"
+                " on that stimulus alone; leave 'stimuli' out of resample=, or the RDM out"
+            )
+        return out - out.mean(axis=1, keepdims=True)
 
     def _on_drawn_stimuli(self, start: int, stop: int) -> FloatArray:
         counts = draw_counts(self._seed, STIMULI, self._n, start, stop)

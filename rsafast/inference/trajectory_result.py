@@ -66,6 +66,8 @@ class Trajectory:
         epoch, layer, region).
     covariances : (sets of factors, cells, cells) covariance of the replicates where only a set of
         factors is resampled; set b holds factor k of `resample` where b + 1 has bit k.
+    jackknife : (cells, stimuli) cells with each stimulus left out, minus their mean; (cells, 0)
+        where stimuli are not resampled.
     best_layer : the best layer of every rule, epoch and region with its choice inside the
         statistic, where permutations were asked for; without an interval (see `best_layer`).
     excluded : one sentence for everything that ``incomplete="drop"`` left out.
@@ -74,6 +76,7 @@ class Trajectory:
     scores: FloatArray
     deviations: FloatArray
     covariances: FloatArray
+    jackknife: FloatArray
     rules: tuple[Any, ...]
     seeds: tuple[tuple[Any, ...], ...]
     epochs: tuple[float, ...]
@@ -572,8 +575,8 @@ class Trajectory:
         rule_of = np.broadcast_to(np.arange(len(self.rules))[:, None, None, None], cells.shape)
         return Basis(
             values=self.alignment.ravel(), deviations=self.deviations,
-            covariances=self.covariances, sizes={f: sizes[f] for f in self.resample},
-            rule_of=rule_of.ravel(), level=self.level,
+            covariances=self.covariances, jackknife=self.jackknife,
+            sizes={f: sizes[f] for f in self.resample}, rule_of=rule_of.ravel(), level=self.level,
         )  # fmt: skip
 
     def _cells(self) -> NDArray[np.int64]:
