@@ -623,12 +623,12 @@ def _not_identified(moved: bool, r2: float, edge: float, off: float) -> str:
     """Why τ is not reported, or ""."""
     if not moved:
         return "not identifiable: no epoch differs from the baseline"
+    if not r2 >= _LEAST_R2:
+        return f"not identifiable: an exponential explains {r2:.0%} of the variance"
     if edge < 0:
         return "not identifiable: complete before the second checkpoint"
     if edge > 0:
         return "not identifiable: no plateau within the checkpoints"
-    if not r2 >= _LEAST_R2:
-        return f"not identifiable: an exponential explains {r2:.0%} of the variance"
     if off > _MOST_EDGE:
         return f"not identifiable: τ runs off on {off:.0%} of the resamples"
     return ""
