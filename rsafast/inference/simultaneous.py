@@ -282,10 +282,15 @@ def _single_components(
         parts[factor] = raw[2**k - 1] / (1 - 1 / n)
         dof[factor] = np.asarray(n - 1.0)
         if factor == "stimuli":
-            left_out = np.einsum("k...,k...n->n...", contrasts.weight,
-                                 basis.jackknife[contrasts.index])
-            dof[factor] = jackknife_dof(left_out)
+            dof[factor] = _stimulus_dof(basis, contrasts)
     return parts, dof
+
+
+def _stimulus_dof(basis: Basis, contrasts: Contrasts) -> FloatArray:
+    left_out = np.zeros((*contrasts.index.shape[1:], basis.jackknife.shape[1]))
+    for index, weight in zip(contrasts.index, contrasts.weight, strict=True):
+        left_out += weight[..., None] * basis.jackknife[index]
+    return jackknife_dof(np.moveaxis(left_out, -1, 0))
 
 
 # ---------------------------------------------------------------- curves as a whole

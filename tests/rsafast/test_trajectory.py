@@ -524,7 +524,7 @@ def test_a_checkpoint_missing_from_one_rule_is_named_or_dropped_and_listed():
 def test_unequal_seeds_are_named_or_dropped_and_listed():
     models, brain = study()
     lacking = without(models, rule="rule 0", seed=1)
-    with pytest.raises(InvalidInputError, match=r"unequal numbers of seeds \(rule 0: 2, rule 1: 3\)"):
+    with pytest.raises(InvalidInputError, match=r"unequal .*rule 0: 2, rule 1: 3"):
         run(lacking, brain)
     result = run(lacking, brain, incomplete="drop")
     assert result.seeds == ((0, 2), (0, 2))
