@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from scipy.stats import bootstrap as scipy_bootstrap
 from scipy.stats import ttest_1samp, ttest_rel
 
 import rsafast as rf
+from rsafast.cli import main
 from rsafast.errors import InvalidInputError, UnsupportedCaseError
 from rsafast.inference import bootstrap as module
 from rsafast.inference.draws import counts_of
@@ -635,6 +637,35 @@ def test_result_survives_a_file_and_is_drawn(rng: np.random.Generator, tmp_path:
     assert len(ax.patches) == 4
     with pytest.raises(InvalidInputError, match="saved as"):
         got.save(tmp_path / "result.txt")
+
+
+def test_command_line_gives_the_numbers_of_the_function(
+    rng: np.random.Generator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models, brain = table(*simulated(rng, 12, 6, 8))
+    models.save(tmp_path / "models.h5")
+    brain.save(tmp_path / "brain.h5")
+    words = ["bootstrap", str(tmp_path / "models.h5"), str(tmp_path / "brain.h5")]
+    words += ["--resample", "stimuli,subjects", "-n", "200", "--rules", "rule", "--seeds", "seed"]
+    words += ["--regions", "region", "--subjects", "subject", "--ceiling", "--interval", "bca"]
+    files = {"--out": "r.h5", "--csv": "r.csv", "--figure": "r.svg"}
+    outputs = [word for k, v in files.items() for word in (k, str(tmp_path / v))]
+    assert main([*words, *outputs, "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    expected = rf.bootstrap(
+        models, brain, resample=("stimuli", "subjects"), n_resamples=200, ceiling=True,
+        interval="bca", **GROUPS,
+    )  # fmt: skip
+    frame = expected.to_dataframe()
+    assert [row["ci_low"] for row in printed["estimates"]] == frame.ci_low.tolist()
+    assert len(printed["differences"]) == 2
+    assert all((tmp_path / name).stat().st_size > 500 for name in ("r.h5", "r.svg"))
+    assert main([*words, "--quiet"]) == 0
+    text = capsys.readouterr().out
+    assert "Generalises to new stimuli and subjects" in text
+    assert "noise ceiling" in text
+    assert main([*words, "--resample", "voxels"]) == 2
+    assert "resample must name" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------- coverage
