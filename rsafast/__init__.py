@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rsafast.comparison import compare
     from rsafast.features import compute_rdms
+    from rsafast.inference.bootstrap import bootstrap
+    from rsafast.inference.bootstrap_result import BootstrapResult
     from rsafast.io.readers import read_features, read_rdms
     from rsafast.permutation.api import permutation_test
     from rsafast.permutation.result import PermutationResult
@@ -17,8 +19,10 @@ if TYPE_CHECKING:
 
 # Imported on first use, so that `rsafast --help` need not wait for SciPy.
 _HOME = {
+    "BootstrapResult": "rsafast.inference.bootstrap_result",
     "PermutationResult": "rsafast.permutation.result",
     "RDMs": "rsafast.rdms",
+    "bootstrap": "rsafast.inference.bootstrap",
     "compare": "rsafast.comparison",
     "compute_rdms": "rsafast.features",
     "permutation_test": "rsafast.permutation.api",
@@ -27,8 +31,10 @@ _HOME = {
 }
 
 __all__ = [
+    "BootstrapResult",
     "PermutationResult",
     "RDMs",
+    "bootstrap",
     "compare",
     "compute_rdms",
     "permutation_test",
