@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rsafast.comparison import compare
     from rsafast.features import compute_rdms
+    from rsafast.inference.ceilings import NoiseCeiling, noise_ceiling
+    from rsafast.inference.partition import VariancePartition, variance_partition
+    from rsafast.inference.regression import RDMRegression, rdm_regression
     from rsafast.io.readers import read_features, read_rdms
     from rsafast.permutation.api import permutation_test
     from rsafast.permutation.result import PermutationResult
@@ -17,23 +20,35 @@ if TYPE_CHECKING:
 
 # Imported on first use, so that `rsafast --help` need not wait for SciPy.
 _HOME = {
+    "NoiseCeiling": "rsafast.inference.ceilings",
     "PermutationResult": "rsafast.permutation.result",
+    "RDMRegression": "rsafast.inference.regression",
     "RDMs": "rsafast.rdms",
+    "VariancePartition": "rsafast.inference.partition",
     "compare": "rsafast.comparison",
     "compute_rdms": "rsafast.features",
+    "noise_ceiling": "rsafast.inference.ceilings",
     "permutation_test": "rsafast.permutation.api",
+    "rdm_regression": "rsafast.inference.regression",
     "read_features": "rsafast.io.readers",
     "read_rdms": "rsafast.io.readers",
+    "variance_partition": "rsafast.inference.partition",
 }
 
 __all__ = [
+    "NoiseCeiling",
     "PermutationResult",
+    "RDMRegression",
     "RDMs",
+    "VariancePartition",
     "compare",
     "compute_rdms",
+    "noise_ceiling",
     "permutation_test",
+    "rdm_regression",
     "read_features",
     "read_rdms",
+    "variance_partition",
 ]
 
 
