@@ -44,6 +44,6 @@ def residuals(vectors: FloatArray, basis: FloatArray, names: tuple[str, ...]) ->
     if (norms < _WEAK).any():
         name = names[int(np.argmin(norms))]
         raise InvalidInputError(
-            f"RDM {name!r} is a linear function of the covariates: nothing is left to test"
+            f"RDM {name!r} is a linear function of the covariates: nothing is left of it"
         )
     return rest / norms[:, None]

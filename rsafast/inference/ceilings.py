@@ -34,6 +34,7 @@ DEFINITIONS: tuple[str, ...] = get_args(Definition)
 
 # Comparators that are 0 for unrelated RDMs, so that N of them have an upper bound of 1/sqrt(N).
 _CORRELATIONS = ("pearson", "spearman", "rho-a", "corr_cov")
+SPLITTABLE = ("pearson", "spearman", "corr_cov")  # comparators whose correlation can be stepped up
 _BLOCK = 16  # splits whose mean RDMs are held in memory at a time
 
 
@@ -455,7 +456,7 @@ def _halves(count: int, n_splits: int, seed: list[int]) -> Iterator[tuple[int, .
 
 
 def _check_splits(comparator: Comparator, n_splits: int) -> None:
-    if comparator.name not in ("pearson", "spearman", "corr_cov"):
+    if comparator.name not in SPLITTABLE:
         raise UnsupportedCaseError(
             "definition='split-half' steps up a correlation: use method pearson, spearman or"
             f" corr_cov, got {comparator.name!r}"

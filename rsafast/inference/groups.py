@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsafast.errors import InvalidInputError
+from rsafast.inference.layout import labels_of
 from rsafast.rdms import RDMs
 
-By = str | Sequence[Any] | NDArray[Any]
+By = str | Sequence[Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,22 +89,3 @@ def _check_own_subjects(
                 f"region {name!r} holds several RDMs of subject {twice!r}, which are not"
                 " independent; give regions= that tell them apart, or subjects='subject'"
             )
-
-
-def labels_of(rdms: RDMs, by: By, role: str) -> list[str]:
-    """One label an RDM, from the descriptor called `by` or from `by` itself."""
-    if isinstance(by, str):
-        if by not in rdms.descriptors:
-            known = ", ".join(map(repr, rdms.descriptors)) or "none"
-            raise InvalidInputError(
-                f"{role}: the RDMs have no descriptor {by!r} (they have: {known}); give one label"
-                " an RDM instead"
-            )
-        return [str(value) for value in rdms.descriptors[by].tolist()]
-    values = np.asarray(by)
-    if values.shape != (rdms.n_rdms,):
-        raise InvalidInputError(
-            f"{role} must be a descriptor's name or {rdms.n_rdms} labels, one an RDM, got shape"
-            f" {values.shape}"
-        )
-    return [str(value) for value in values.tolist()]

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from rsafast_kernels.resample import Resampler
+from scipy.stats import t as student
 
 from rsafast.comparators import Comparator, FloatArray, get_comparator, prepare
 from rsafast.comparison import require_correlation
@@ -25,6 +26,8 @@ from rsafast.errors import InvalidInputError
 from rsafast.inference.draws import STIMULI, SUBJECTS, blocks, draw_counts
 from rsafast.inference.groups import BrainGroups, By, brain_groups
 from rsafast.inference.resampled import MIN_DISTINCT
+from rsafast.inference.variance import corrected_variance
+from rsafast.inference.variance import subsets as factor_subsets
 from rsafast.mask import as_pair_mask, check_complete
 from rsafast.progress import track
 from rsafast.projection import orthonormal
@@ -56,7 +59,12 @@ class VariancePartition:
     components_by_rdm, r_squared_by_rdm : (brain, parts) the same for every brain RDM.
     adjusted_r_squared_by_rdm : (brain, parts) R² adjusted for the number of models as if pairs were
         independent, which they are not: it corrects too little.
-    component_interval, r_squared_interval : (regions, parts, 2) bootstrap intervals, or None.
+    component_standard_error, r_squared_standard_error : (regions, parts) by bootstrap, or None.
+    component_bias, r_squared_bias : (regions, parts) jackknife estimate over the stimuli of how far
+        the values lie too high, since R² of a sample exceeds that of all stimuli; or None. They are
+        not subtracted from the values.
+    component_interval, r_squared_interval : (regions, parts, 2): value less bias, give or take
+        Student's t times the standard error; or None. They may reach below 0.
     resample, n_resamples, level, seed : of the bootstrap; `resample` says what it generalises to.
     excluded : (regions,) resamples left out: fewer than three distinct stimuli, an RDM without
         spread, collinear models, or no subject of the region.
@@ -69,8 +77,6 @@ class VariancePartition:
     components_by_rdm: FloatArray
     r_squared_by_rdm: FloatArray
     adjusted_r_squared_by_rdm: FloatArray
-    component_interval: FloatArray | None
-    r_squared_interval: FloatArray | None
     model_names: tuple[str, ...]
     brain_names: tuple[str, ...]
     regions: tuple[str, ...]
@@ -83,6 +89,12 @@ class VariancePartition:
     level: float
     seed: int
     excluded: NDArray[np.int64]
+    component_standard_error: FloatArray | None = None
+    component_bias: FloatArray | None = None
+    component_interval: FloatArray | None = None
+    r_squared_standard_error: FloatArray | None = None
+    r_squared_bias: FloatArray | None = None
+    r_squared_interval: FloatArray | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -109,11 +121,10 @@ class VariancePartition:
             "share_of_total": (self.components / total).ravel(),
             "r_squared_of_models": self.r_squared.ravel(),
         }
-        for name, interval in (
-            ("component", self.component_interval),
-            ("r_squared", self.r_squared_interval),
-        ):
+        for name in ("component", "r_squared"):
+            interval = getattr(self, f"{name}_interval")
             if interval is not None:
+                columns[f"{name}_bias"] = getattr(self, f"{name}_bias").ravel()
                 columns[f"{name}_low"], columns[f"{name}_high"] = interval.reshape(-1, 2).T
         columns["method"] = self.method
         columns["n_subjects"] = np.repeat(self.n_subjects, parts)
@@ -142,9 +153,8 @@ class VariancePartition:
                 "together they explain more than the sum of what they explain alone."
             )
         lines.append(
-            "No part was tested. A unique part cannot be negative and noise makes it positive, so "
-            "that an interval above 0 is no evidence; rdm_regression tests whether a model adds "
-            "anything."
+            "No part was tested. A unique part cannot be negative and noise makes it positive; "
+            "rdm_regression tests whether a model adds anything."
         )
         lines.append(self._bootstrap())
         return "\n".join([*lines, *self.notes])
@@ -153,9 +163,9 @@ class VariancePartition:
         if not self.n_resamples:
             return "These are values of this sample, without intervals (n_resamples=0)."
         text = (
-            f"{self.level:.0%} percentile intervals from {self.n_resamples:,} resamples of the "
-            f"{' and '.join(self.resample)}, seed {self.seed}: they generalise to other "
-            f"{' and '.join(self.resample)} alone."
+            f"{self.level:.0%} intervals (less jackknife bias, give or take t standard errors of "
+            f"{self.n_resamples:,} resamples of the {' and '.join(self.resample)}, seed "
+            f"{self.seed}): they generalise to other {' and '.join(self.resample)} alone."
         )
         if self.excluded.any():
             text += f" Left out, by region: {', '.join(map(str, self.excluded))} resamples."
@@ -213,7 +223,9 @@ def variance_partition(
     n_resamples : int
         0 for no intervals.
     level : float
-        Coverage of the percentile intervals.
+        Coverage of the intervals: value less its jackknife bias over the stimuli, give or take
+        Student's t times the bootstrap standard error (two factors: corrected as in Schütt et al.
+        2023). Percentiles of a bootstrapped R² are not used: they double its bias.
     seed : int
         The same seed gives the same resamples.
     mask : (pairs,) or (n, n) bool, optional
@@ -236,7 +248,7 @@ def variance_partition(
     References
     ----------
     Mood (1971), Am Educ Res J 8:191 (commonality analysis); Hebart et al. (2018), eLife 7:e32816,
-    for its use with RDMs.
+    for its use with RDMs; Schütt et al. (2023), eLife 12:e82566, for the two-factor variance.
 
     Examples
     --------
@@ -265,10 +277,20 @@ def variance_partition(
     r_squared = explained(*_products(comparator, x, y, keep), parts)
     components = commonality(r_squared, parts)
     shares = _shares(groups)
-    intervals, excluded = None, np.zeros(len(groups.regions), np.int64)
+    n_subjects = np.array([len(_subjects(groups, r)) for r in range(len(groups.regions))])
+    spread: dict[str, Any] = {}
+    excluded = np.zeros(len(groups.regions), np.int64)
     if n_resamples:
-        replicates = _Replicates(comparator, x, y, keep, groups, factors, int(seed))
-        intervals, excluded = _intervals(replicates, parts, int(n_resamples), level, progress)
+        replicates = _Replicates(comparator, x, y, keep, groups, parts, factors, int(seed))
+        *spreads, excluded = _bootstrap(
+            replicates, parts, (shares @ r_squared.T).T, n_subjects, int(n_resamples), level,
+            progress,
+        )  # fmt: skip
+        spread = {
+            f"{name}_{what}": np.swapaxes(getattr(s, what), 0, 1)
+            for name, s in zip(("component", "r_squared"), spreads, strict=True)
+            for what in ("standard_error", "bias", "interval")
+        }
     pairs = int(keep.sum())
     sizes = np.array([len(part) for part in parts])
     return VariancePartition(
@@ -278,12 +300,10 @@ def variance_partition(
         components_by_rdm=components.T,
         r_squared_by_rdm=r_squared.T,
         adjusted_r_squared_by_rdm=1 - (1 - r_squared.T) * (pairs - 1) / (pairs - sizes - 1),
-        component_interval=None if intervals is None else intervals[0],
-        r_squared_interval=None if intervals is None else intervals[1],
         model_names=x.names,
         brain_names=y.names,
         regions=groups.regions,
-        n_subjects=np.array([len(_subjects(groups, r)) for r in range(len(groups.regions))]),
+        n_subjects=n_subjects,
         method=comparator.name,
         n_stimuli=x.n_stimuli,
         pairs=pairs,
@@ -293,6 +313,7 @@ def variance_partition(
         seed=int(seed),
         excluded=excluded,
         notes=groups.notes,
+        **spread,
     )
 
 
@@ -421,32 +442,50 @@ class _Replicates:
         y: RDMs,
         keep: NDArray[np.bool_],
         groups: BrainGroups,
+        parts: Sequence[Subset],
         factors: tuple[str, ...],
         seed: int,
     ) -> None:
-        self._groups, self._factors, self._seed = groups, factors, seed
-        self._n, self._models = x.n_stimuli, x.n_rdms
-        self.n_regions = len(groups.regions)
-        self._fixed = _products(comparator, x, y, keep)
+        self._groups, self._parts, self._seed = groups, parts, seed
+        self.factors = factors
+        self.n_stimuli, self._models = x.n_stimuli, x.n_rdms
+        self._observed = explained(*_products(comparator, x, y, keep), parts)[None]
         self._resampler = None
         if "stimuli" in factors:
             stacked = np.concatenate([x.vectors, y.vectors])
             self._resampler = Resampler(
-                x.vectors, stacked, self._n, ranks=comparator.ranks, centred=True, keep=keep
+                x.vectors, stacked, self.n_stimuli, ranks=comparator.ranks, centred=True, keep=keep
             )
 
-    def means(self, parts: Sequence[Subset], start: int, stop: int) -> FloatArray:
-        """Mean R² over subjects, (stop - start, parts, regions); NaN where it is undefined."""
-        if self._resampler is None:
-            r_squared = explained(*self._fixed, parts)[None]
-        else:
-            r_squared = self._resampled(parts, start, stop)
-        counts = None
-        if "subjects" in self._factors:
+    def means(self, start: int, stop: int) -> dict[tuple[str, ...], FloatArray]:
+        """Mean R² over subjects, (R, parts, regions), with each set of factors resampled.
+
+        NaN where it is undefined.
+        """
+        r_squared, shares = {False: self._observed}, {False: _shares(self._groups)}
+        if "stimuli" in self.factors:
+            counts = draw_counts(self._seed, STIMULI, self.n_stimuli, start, stop)
+            r_squared[True] = self._resampled(counts)
+        if "subjects" in self.factors:
             people = len(dict.fromkeys(self._groups.subjects))
-            counts = draw_counts(self._seed, SUBJECTS, people, start, stop).astype(np.float64)
-        shares = _shares(self._groups, counts)
-        return self._region_means(r_squared, shares)
+            drawn = draw_counts(self._seed, SUBJECTS, people, start, stop).astype(np.float64)
+            shares[True] = _shares(self._groups, drawn)
+        return {
+            subset: self._region_means(
+                r_squared["stimuli" in subset], shares["subjects" in subset]
+            )
+            for subset in factor_subsets(self.factors)
+        }
+
+    def without_each_stimulus(self) -> FloatArray:
+        """Mean R² over subjects with each stimulus left out, (n, parts, regions)."""
+        left = 1 - np.eye(self.n_stimuli, dtype=np.int64)
+        shares = _shares(self._groups)
+        means = [
+            self._region_means(self._resampled(left[start:stop]), shares)
+            for start, stop in blocks(self.n_stimuli, _BLOCK)
+        ]
+        return np.concatenate(means)
 
     def _region_means(self, r_squared: FloatArray, shares: FloatArray) -> FloatArray:
         """Only the RDMs of a region decide whether its mean is defined."""
@@ -456,10 +495,9 @@ class _Replicates:
         ]
         return np.concatenate(means, axis=-1)
 
-    def _resampled(self, parts: Sequence[Subset], start: int, stop: int) -> FloatArray:
+    def _resampled(self, counts: NDArray[np.int64]) -> FloatArray:
         """R² (R, parts, N) on resamples of the stimuli."""
         assert self._resampler is not None
-        counts = draw_counts(self._seed, STIMULI, self._n, start, stop)
         got = self._resampler(counts)
         k = self._models
         squares_a, squares = got.squares_a, got.squares_b
@@ -471,32 +509,70 @@ class _Replicates:
         gram = np.where(usable[:, None, None], gram, np.eye(k))
         # A brain RDM without spread in this resample has R² 0/0, for that RDM alone.
         cross = np.where(usable[:, None, None], correlations[:, :, k:], np.nan)
-        return explained(gram, np.where(squares[:, None, k:] > 0, cross, np.nan), parts)
+        return explained(gram, np.where(squares[:, None, k:] > 0, cross, np.nan), self._parts)
 
 
-def _intervals(
-    replicates: _Replicates, parts: Sequence[Subset], n_resamples: int, level: float, progress: bool
-) -> tuple[tuple[FloatArray, FloatArray], NDArray[np.int64]]:
-    """Percentile intervals (regions, parts, 2) of components and R², and the resamples left out."""
-    means = np.empty((n_resamples, len(parts), replicates.n_regions))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Spread:
+    """Standard error, bias and interval of (parts, regions) estimates."""
+
+    standard_error: FloatArray
+    bias: FloatArray
+    interval: FloatArray  # (parts, regions, 2)
+
+
+def _bootstrap(
+    replicates: _Replicates,
+    parts: Sequence[Subset],
+    estimate: FloatArray,
+    n_subjects: NDArray[np.int64],
+    n_resamples: int,
+    level: float,
+    progress: bool,
+) -> tuple[_Spread, _Spread, NDArray[np.int64]]:
+    """Spread of components and of R², and (regions,) the resamples left out."""
+    pieces: list[dict[tuple[str, ...], FloatArray]] = []
     with track(n_resamples, "resamples", progress) as advance:
         for start, stop in blocks(n_resamples, _BLOCK):
-            means[start:stop] = replicates.means(parts, start, stop)
+            pieces.append(replicates.means(start, stop))
             advance(stop - start)
-    usable: NDArray[np.bool_] = np.isfinite(means).all(axis=1)
+    means = {key: np.concatenate([piece[key] for piece in pieces]) for key in pieces[0]}
+    usable = np.all([np.isfinite(m).all(axis=1) for m in means.values()], axis=0)
     if (usable.sum(axis=0) < 2).any():
         raise InvalidInputError(
             "no two resamples can be used: with so few stimuli nearly all of them leave an RDM"
             " without spread or the models collinear; leave out the bootstrap (n_resamples=0)"
         )
-    tails = [(1 - level) / 2, (1 + level) / 2]
-    components, r_squared = (
-        np.stack(
-            [
-                np.quantile(values[usable[:, r], :, r], tails, axis=0).T
-                for r in range(replicates.n_regions)
-            ]
+    left_out = replicates.without_each_stimulus() if "stimuli" in replicates.factors else None
+    if left_out is not None and not np.isfinite(left_out).all():
+        raise InvalidInputError(
+            "without one of the stimuli an RDM has no spread or the models are collinear, so that"
+            " there is no bias correction; leave out the bootstrap (n_resamples=0)"
         )
-        for values in (commonality(means, parts), means)
+    items = {"stimuli": np.array(replicates.n_stimuli), "subjects": n_subjects}
+    spreads = []
+    for transform in (lambda m: commonality(m, parts), lambda m: m):
+        raw = {key: _variance(transform(m), usable) for key, m in means.items()}
+        bias = np.zeros_like(estimate)
+        if left_out is not None:
+            n = replicates.n_stimuli
+            bias = (n - 1) * (transform(left_out).mean(axis=0) - transform(estimate))
+        error = np.sqrt(corrected_variance(raw, {f: items[f] for f in replicates.factors}))
+        freedom = np.minimum.reduce([items[f] + 0 * n_subjects for f in replicates.factors]) - 1
+        half = student.ppf((1 + level) / 2, freedom) * error
+        centre = transform(estimate) - bias
+        spreads.append(
+            _Spread(
+                standard_error=error, bias=bias,
+                interval=np.stack([centre - half, centre + half], axis=-1),
+            )
+        )
+    return spreads[0], spreads[1], (~usable).sum(axis=0)
+
+
+def _variance(replicates: FloatArray, usable: NDArray[np.bool_]) -> FloatArray:
+    """Variance over the usable resamples of each region, (parts, regions)."""
+    return np.stack(
+        [replicates[usable[:, r], :, r].var(axis=0, ddof=1) for r in range(usable.shape[1])],
+        axis=-1,
     )
-    return (components, r_squared), (~usable).sum(axis=0)
