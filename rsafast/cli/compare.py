@@ -71,16 +71,18 @@ def command(
             }
         )  # fmt: skip
     else:
-        given = "" if controls is None else f" given {', '.join(controls.names)}"
-        _print_table(a, b, similarity.tolist(), f"{method}{given}")
+        _print_table(a, b, similarity.tolist(), method)
+        if controls is not None:
+            names = ", ".join(controls.names)
+            _common.output_console().print(f"Partial correlations, given {names}.", soft_wrap=True)
 
 
-def _print_table(a: RDMs, b: RDMs, similarity: list[list[float]], what: str) -> None:
+def _print_table(a: RDMs, b: RDMs, similarity: list[list[float]], method: str) -> None:
     from rich import box
     from rich.table import Table
 
     table = Table(
-        box=box.SIMPLE_HEAD, title=f"{what}, {a.n_stimuli} stimuli", title_justify="left"
+        box=box.SIMPLE_HEAD, title=f"{method}, {a.n_stimuli} stimuli", title_justify="left"
     )
     table.add_column("model")
     for name in b.names:
