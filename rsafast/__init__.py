@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from rsafast.features import compute_rdms
     from rsafast.inference.bootstrap import bootstrap
     from rsafast.inference.bootstrap_result import BootstrapResult
+    from rsafast.inference.ceilings import NoiseCeiling, noise_ceiling
+    from rsafast.inference.partition import VariancePartition, variance_partition
+    from rsafast.inference.regression import RDMRegression, rdm_regression
     from rsafast.io.readers import read_features, read_rdms
     from rsafast.permutation.api import permutation_test
     from rsafast.permutation.result import PermutationResult
@@ -20,26 +23,38 @@ if TYPE_CHECKING:
 # Imported on first use, so that `rsafast --help` need not wait for SciPy.
 _HOME = {
     "BootstrapResult": "rsafast.inference.bootstrap_result",
+    "NoiseCeiling": "rsafast.inference.ceilings",
     "PermutationResult": "rsafast.permutation.result",
+    "RDMRegression": "rsafast.inference.regression",
     "RDMs": "rsafast.rdms",
+    "VariancePartition": "rsafast.inference.partition",
     "bootstrap": "rsafast.inference.bootstrap",
     "compare": "rsafast.comparison",
     "compute_rdms": "rsafast.features",
+    "noise_ceiling": "rsafast.inference.ceilings",
     "permutation_test": "rsafast.permutation.api",
+    "rdm_regression": "rsafast.inference.regression",
     "read_features": "rsafast.io.readers",
     "read_rdms": "rsafast.io.readers",
+    "variance_partition": "rsafast.inference.partition",
 }
 
 __all__ = [
     "BootstrapResult",
+    "NoiseCeiling",
     "PermutationResult",
+    "RDMRegression",
     "RDMs",
+    "VariancePartition",
     "bootstrap",
     "compare",
     "compute_rdms",
+    "noise_ceiling",
     "permutation_test",
+    "rdm_regression",
     "read_features",
     "read_rdms",
+    "variance_partition",
 ]
 
 
