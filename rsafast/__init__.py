@@ -10,6 +10,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rsafast.comparison import compare
     from rsafast.features import compute_rdms
+    from rsafast.inference.crossvalidation import CrossValidationResult, cross_validate
+    from rsafast.inference.models import (
+        FixedModel,
+        InterpolatedModel,
+        SelectModel,
+        WeightedModel,
+    )
     from rsafast.io.readers import read_features, read_rdms
     from rsafast.permutation.api import permutation_test
     from rsafast.permutation.result import PermutationResult
@@ -17,20 +24,32 @@ if TYPE_CHECKING:
 
 # Imported on first use, so that `rsafast --help` need not wait for SciPy.
 _HOME = {
+    "CrossValidationResult": "rsafast.inference.crossvalidation",
+    "FixedModel": "rsafast.inference.models",
+    "InterpolatedModel": "rsafast.inference.models",
     "PermutationResult": "rsafast.permutation.result",
     "RDMs": "rsafast.rdms",
+    "SelectModel": "rsafast.inference.models",
+    "WeightedModel": "rsafast.inference.models",
     "compare": "rsafast.comparison",
     "compute_rdms": "rsafast.features",
+    "cross_validate": "rsafast.inference.crossvalidation",
     "permutation_test": "rsafast.permutation.api",
     "read_features": "rsafast.io.readers",
     "read_rdms": "rsafast.io.readers",
 }
 
 __all__ = [
+    "CrossValidationResult",
+    "FixedModel",
+    "InterpolatedModel",
     "PermutationResult",
     "RDMs",
+    "SelectModel",
+    "WeightedModel",
     "compare",
     "compute_rdms",
+    "cross_validate",
     "permutation_test",
     "read_features",
     "read_rdms",

@@ -96,10 +96,7 @@ def prepare(
     if comparator.centred:
         prepared -= prepared.mean(axis=1, keepdims=True)
     if comparator.whitened:
-        if whitener is None:
-            prepared = whiten(prepared, n)
-        else:
-            prepared = whiten_with(prepared, whitener)
+        prepared = whiten(prepared, n) if whitener is None else whiten_with(prepared, whitener)
     norms = _norms(prepared)
     flat = norms <= 1e-12 * length
     if flat.any():
