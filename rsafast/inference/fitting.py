@@ -156,7 +156,9 @@ class StimulusProducts:
         self._n, self._k = components.n_stimuli, components.n_rdms
         self._x, self._y = np.triu_indices(self._n, 1)
         self._brain = brain
-        self._stack = np.where(keep, np.concatenate([components.vectors, brain.vectors]), 0.0)
+        self._stack = np.concatenate(
+            [_within_range(np.where(keep, r.vectors, 0.0)) for r in (components, brain)]
+        )
 
     def each(self, weights: NDArray[np.integer]) -> Iterator[LinearSums | RankSums]:
         """Sums on each of the rows of `weights` (R, n), counts of every stimulus."""
@@ -318,6 +320,14 @@ class _WrittenOut:
             for row in vectors
         ]
         return np.stack(rows)
+
+
+def _within_range(vectors: FloatArray) -> FloatArray:
+    """Vectors over one power of two, so that squares of any float64 have a float64.
+
+    A power of two leaves every ratio and every tie as it is, and a factor leaves every fit.
+    """
+    return np.ldexp(vectors, -int(np.frexp(np.abs(vectors).max())[1]))
 
 
 def _sums(weights: FloatArray, vectors: FloatArray) -> FloatArray:
