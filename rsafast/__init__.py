@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from rsafast.inference.bootstrap import bootstrap
     from rsafast.inference.bootstrap_result import BootstrapResult
     from rsafast.inference.ceilings import NoiseCeiling, noise_ceiling
+    from rsafast.inference.crossvalidation import CrossValidationResult, cross_validate
+    from rsafast.inference.models import FixedModel, InterpolatedModel, SelectModel, WeightedModel
     from rsafast.inference.partition import VariancePartition, variance_partition
     from rsafast.inference.regression import RDMRegression, rdm_regression
     from rsafast.io.readers import read_features, read_rdms
@@ -23,14 +25,20 @@ if TYPE_CHECKING:
 # Imported on first use, so that `rsafast --help` need not wait for SciPy.
 _HOME = {
     "BootstrapResult": "rsafast.inference.bootstrap_result",
+    "CrossValidationResult": "rsafast.inference.crossvalidation",
+    "FixedModel": "rsafast.inference.models",
+    "InterpolatedModel": "rsafast.inference.models",
     "NoiseCeiling": "rsafast.inference.ceilings",
     "PermutationResult": "rsafast.permutation.result",
     "RDMRegression": "rsafast.inference.regression",
     "RDMs": "rsafast.rdms",
+    "SelectModel": "rsafast.inference.models",
     "VariancePartition": "rsafast.inference.partition",
+    "WeightedModel": "rsafast.inference.models",
     "bootstrap": "rsafast.inference.bootstrap",
     "compare": "rsafast.comparison",
     "compute_rdms": "rsafast.features",
+    "cross_validate": "rsafast.inference.crossvalidation",
     "noise_ceiling": "rsafast.inference.ceilings",
     "permutation_test": "rsafast.permutation.api",
     "rdm_regression": "rsafast.inference.regression",
@@ -41,14 +49,20 @@ _HOME = {
 
 __all__ = [
     "BootstrapResult",
+    "CrossValidationResult",
+    "FixedModel",
+    "InterpolatedModel",
     "NoiseCeiling",
     "PermutationResult",
     "RDMRegression",
     "RDMs",
+    "SelectModel",
     "VariancePartition",
+    "WeightedModel",
     "bootstrap",
     "compare",
     "compute_rdms",
+    "cross_validate",
     "noise_ceiling",
     "permutation_test",
     "rdm_regression",
