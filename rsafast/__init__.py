@@ -10,6 +10,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rsafast.comparison import compare
     from rsafast.features import compute_rdms
+    from rsafast.inference.design import (
+        AveragedRepeats,
+        DemeanedRDMs,
+        RunMask,
+        average_repeats,
+        demean_blocks,
+        run_mask,
+    )
+    from rsafast.inference.noise import NoisePrecision, noise_precision
     from rsafast.io.readers import read_features, read_rdms
     from rsafast.permutation.api import permutation_test
     from rsafast.permutation.result import PermutationResult
@@ -17,23 +26,39 @@ if TYPE_CHECKING:
 
 # Imported on first use, so that `rsafast --help` need not wait for SciPy.
 _HOME = {
+    "AveragedRepeats": "rsafast.inference.design",
+    "DemeanedRDMs": "rsafast.inference.design",
+    "NoisePrecision": "rsafast.inference.noise",
     "PermutationResult": "rsafast.permutation.result",
     "RDMs": "rsafast.rdms",
+    "RunMask": "rsafast.inference.design",
+    "average_repeats": "rsafast.inference.design",
     "compare": "rsafast.comparison",
     "compute_rdms": "rsafast.features",
+    "demean_blocks": "rsafast.inference.design",
+    "noise_precision": "rsafast.inference.noise",
     "permutation_test": "rsafast.permutation.api",
     "read_features": "rsafast.io.readers",
     "read_rdms": "rsafast.io.readers",
+    "run_mask": "rsafast.inference.design",
 }
 
 __all__ = [
+    "AveragedRepeats",
+    "DemeanedRDMs",
+    "NoisePrecision",
     "PermutationResult",
     "RDMs",
+    "RunMask",
+    "average_repeats",
     "compare",
     "compute_rdms",
+    "demean_blocks",
+    "noise_precision",
     "permutation_test",
     "read_features",
     "read_rdms",
+    "run_mask",
 ]
 
 
