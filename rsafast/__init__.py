@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         run_mask,
     )
     from rsafast.inference.noise import NoisePrecision, noise_precision
+    from rsafast.inference.subject_scores import SubjectScores, subject_scores
     from rsafast.io.readers import read_features, read_rdms
     from rsafast.permutation.api import permutation_test
     from rsafast.permutation.result import PermutationResult
@@ -32,6 +33,7 @@ _HOME = {
     "PermutationResult": "rsafast.permutation.result",
     "RDMs": "rsafast.rdms",
     "RunMask": "rsafast.inference.design",
+    "SubjectScores": "rsafast.inference.subject_scores",
     "average_repeats": "rsafast.inference.design",
     "compare": "rsafast.comparison",
     "compute_rdms": "rsafast.features",
@@ -41,6 +43,7 @@ _HOME = {
     "read_features": "rsafast.io.readers",
     "read_rdms": "rsafast.io.readers",
     "run_mask": "rsafast.inference.design",
+    "subject_scores": "rsafast.inference.subject_scores",
 }
 
 __all__ = [
@@ -50,6 +53,7 @@ __all__ = [
     "PermutationResult",
     "RDMs",
     "RunMask",
+    "SubjectScores",
     "average_repeats",
     "compare",
     "compute_rdms",
@@ -59,6 +63,7 @@ __all__ = [
     "read_features",
     "read_rdms",
     "run_mask",
+    "subject_scores",
 ]
 
 

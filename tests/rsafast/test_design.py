@@ -266,5 +266,5 @@ def test_free_relabelling_needs_an_order_drawn_at_random(rng, way, order):
     valid = order == "random" or "blocks" in way
     if valid:
         assert rate <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / len(p_values))
-    elif way == "all pairs":
-        assert rate > 0.5
+    elif way != "demeaned":  # which happens to be conservative here
+        assert rate > {"all pairs": 0.5, "mask": 0.1}[way]
