@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rsafast.comparison import compare
     from rsafast.features import compute_rdms
+    from rsafast.inference.clusters import Cluster, ClusterResult, cluster_test, group_cluster_test
     from rsafast.inference.design import (
         AveragedRepeats,
         DemeanedRDMs,
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
         demean_blocks,
         run_mask,
     )
+    from rsafast.inference.movies import TimeCourses, rdm_movie, time_courses
     from rsafast.inference.noise import NoisePrecision, noise_precision
     from rsafast.inference.subject_scores import SubjectScores, subject_scores
     from rsafast.io.readers import read_features, read_rdms
@@ -28,42 +30,56 @@ if TYPE_CHECKING:
 # Imported on first use, so that `rsafast --help` need not wait for SciPy.
 _HOME = {
     "AveragedRepeats": "rsafast.inference.design",
+    "Cluster": "rsafast.inference.clusters",
+    "ClusterResult": "rsafast.inference.clusters",
     "DemeanedRDMs": "rsafast.inference.design",
     "NoisePrecision": "rsafast.inference.noise",
     "PermutationResult": "rsafast.permutation.result",
     "RDMs": "rsafast.rdms",
     "RunMask": "rsafast.inference.design",
     "SubjectScores": "rsafast.inference.subject_scores",
+    "TimeCourses": "rsafast.inference.movies",
     "average_repeats": "rsafast.inference.design",
+    "cluster_test": "rsafast.inference.clusters",
     "compare": "rsafast.comparison",
     "compute_rdms": "rsafast.features",
     "demean_blocks": "rsafast.inference.design",
+    "group_cluster_test": "rsafast.inference.clusters",
     "noise_precision": "rsafast.inference.noise",
     "permutation_test": "rsafast.permutation.api",
+    "rdm_movie": "rsafast.inference.movies",
     "read_features": "rsafast.io.readers",
     "read_rdms": "rsafast.io.readers",
     "run_mask": "rsafast.inference.design",
     "subject_scores": "rsafast.inference.subject_scores",
+    "time_courses": "rsafast.inference.movies",
 }
 
 __all__ = [
     "AveragedRepeats",
+    "Cluster",
+    "ClusterResult",
     "DemeanedRDMs",
     "NoisePrecision",
     "PermutationResult",
     "RDMs",
     "RunMask",
     "SubjectScores",
+    "TimeCourses",
     "average_repeats",
+    "cluster_test",
     "compare",
     "compute_rdms",
     "demean_blocks",
+    "group_cluster_test",
     "noise_precision",
     "permutation_test",
+    "rdm_movie",
     "read_features",
     "read_rdms",
     "run_mask",
     "subject_scores",
+    "time_courses",
 ]
 
 
