@@ -396,7 +396,8 @@ def group_cluster_test(
     return _result(
         x.mean(axis=0)[:, None], scores, upper, lower, maxima,
         null_mean=np.zeros(shape), null_std=np.full(shape, np.nan), times=when,
-        model_names=labels, courses=("group",), test="sign flips", exact=exact, n_units=n, statistic=statistic, threshold=threshold, alternative=alternative,
+        model_names=labels, courses=("group",), test="sign flips", exact=exact, n_units=n,
+        statistic=statistic, threshold=threshold, alternative=alternative,
         method=method, seed=int(seed), notes=(),
     )  # fmt: skip
 
