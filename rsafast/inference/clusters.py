@@ -19,8 +19,8 @@ from scipy.stats import t as student_t
 
 from rsafast.comparators import get_comparator
 from rsafast.errors import InvalidInputError
-from rsafast.inference.movies import TimeCourses, course_times
-from rsafast.inference.subject_scores import Grouping, place_rdms
+from rsafast.inference.layout import labels_of
+from rsafast.inference.movies import Grouping, TimeCourses, courses_of
 from rsafast.mask import as_pair_mask
 from rsafast.memory import parse_bytes
 from rsafast.permutation import moments
@@ -44,6 +44,7 @@ ClusterStatistic = Literal["mass", "size"]
 
 _FLIPS, _CHUNK = 4, 256  # stream of the seed's random numbers; flips that share a generator
 _MOST_FLIPS = 2**24
+_BLOCK_BYTES = 2**25  # of t values that are worked out at a time
 _ROUNDING = 1e-9  # share of a cluster's mass within which two are equal
 _FLAT = 1e-12  # standard deviation of a null below which it has no spread
 
@@ -58,7 +59,7 @@ class Cluster:
     """
 
     model: str
-    course: Any
+    course: str
     start: float
     stop: float
     first: int
@@ -100,7 +101,7 @@ class ClusterResult:
     null_maxima: FloatArray
     times: FloatArray
     model_names: tuple[str, ...]
-    courses: tuple[Any, ...]
+    courses: tuple[str, ...]
     test: Literal["label permutation", "sign flips"]
     exact: bool
     n_permutations: int
@@ -143,14 +144,16 @@ class ClusterResult:
             f"{family}, alternative {self.alternative!r}, clusters of times at which the score "
             f"passes a pointwise p of {self.threshold:g}, cluster statistic {self.statistic!r}."
         ]
-        how = "all" if self.exact else "of them, the observed among them,"
+        what = "relabellings" if self.test == "label permutation" else "flips"
+        how = f"{self.n_permutations:,} {what}, the observed among them, seed {self.seed}"
+        if self.exact:
+            how = f"All {self.n_permutations:,} {what}"
         if self.test == "label permutation":
             lines += [
                 "Null hypothesis: models and brain are unrelated at every time, so that the "
                 f"{self.n_units} stimuli are exchangeable.",
                 "It speaks for these stimuli and subjects only. "
-                f"{self.n_permutations:,} relabellings ({how} seed {self.seed}), the same at all "
-                f"times. Smallest attainable p: {self.smallest_p:.3g}.",
+                f"{how}, the same at all times. Smallest attainable p: {self.smallest_p:.3g}.",
             ]
         else:
             more = "" if self.smallest_p <= 0.01 else " Only more subjects lower it."
@@ -158,13 +161,12 @@ class ClusterResult:
                 f"Null hypothesis: the courses of the {self.n_units} subjects are symmetric about "
                 "0, so that the sign of each may be flipped as a whole.",
                 "It generalises to subjects like these, for these stimuli. "
-                f"{self.n_permutations:,} flips ({how} seed {self.seed}). Smallest attainable p: "
-                f"{self.smallest_p:.3g}.{more}",
+                f"{how}. Smallest attainable p: {self.smallest_p:.3g}.{more}",
             ]
         found = [cluster for cluster in self.clusters if cluster.p_value <= 0.05]
         lines.append(
-            f"{len(self.clusters)} clusters, {len(found)} with a family-wise p of at most 0.05"
-            + (":" if found else ".")
+            f"{len(self.clusters)} cluster{'s' * (len(self.clusters) != 1)}, {len(found)} with a "
+            f"family-wise p of at most 0.05{':' if found else '.'}"
         )
         lines += [
             f"  {c.model} × {c.course}: {c.start:g} to {c.stop:g}, {self.statistic} "
@@ -201,7 +203,7 @@ def cluster_test(
     *,
     method: str = "spearman",
     times: Grouping = "time",
-    courses: Grouping = None,
+    courses: Grouping | None = None,
     n_permutations: int = 10_000,
     threshold: float = 0.01,
     statistic: ClusterStatistic = "mass",
@@ -278,7 +280,10 @@ def cluster_test(
     a, b, z = _aligned(models, movie, covariates)
     keep = as_pair_mask(mask, a.n_stimuli)
     groups = _as_groups(blocks, a.n_stimuli)
-    course_ids, when, place = _place(b, courses, times)
+    course_of = ["all"] * b.n_rdms if courses is None else labels_of(b, courses, "courses")
+    course_names, when, place = courses_of(b, times, course_of, "course")
+    if len(when) < 2:
+        raise InvalidInputError("movie holds a single time; use permutation_test")
     forms = build_statistic(
         comparator, a, b, covariates=z, keep=keep, scheme="freedman-lane", rerank=False
     )
@@ -303,7 +308,7 @@ def cluster_test(
     flat = int((scale == 0).sum())
     return _result(
         observed, scores, upper, lower, maxima, null_mean=mean, null_std=spread,
-        times=when, model_names=a.names, courses=tuple(course_ids), test="label permutation",
+        times=when, model_names=a.names, courses=course_names, test="label permutation",
         exact=plan.engine == "exact", n_units=a.n_stimuli, statistic=statistic,
         threshold=threshold, alternative=alternative, method=comparator.name, seed=int(seed),
         notes=(
@@ -388,7 +393,7 @@ def group_cluster_test(
     scores = _t_values(np.ones((1, n)), flat).reshape(shape)
     maxima = np.empty(total)
     with track(total, "sign flips", progress) as advance:
-        for start, signs in _flips(n, total, exact, int(seed)):
+        for start, signs in _flips(n, total, exact, int(seed), _BLOCK_BYTES // (8 * m * t)):
             stop = start + len(signs)
             flipped = _t_values(signs, flat).T.reshape(m, 1, t, stop - start)
             maxima[start:stop] = _largest(flipped, upper, lower, statistic)
@@ -414,30 +419,6 @@ def _check_cluster_choices(threshold: float, statistic: str) -> None:
         )
     if statistic not in get_args(ClusterStatistic):
         raise InvalidInputError(f"statistic must be 'mass' or 'size', got {statistic!r}")
-
-
-def _place(
-    movie: Any, courses: Grouping, times: Grouping
-) -> tuple[list[Any], FloatArray, NDArray[np.int64]]:
-    """Courses, sorted times, and which RDM (C, T) is of both."""
-    when = course_times(movie, times)
-    if courses is None and len(set(when)) < len(when):
-        raise InvalidInputError(
-            "movie holds several RDMs of one time; courses= names the descriptor that tells their "
-            "time courses apart (region, subject), or average them first"
-        )
-    course_of = courses if courses is not None else ["all"] * movie.n_rdms
-    moments_, ids, place = place_rdms(movie, when, course_of, "time")
-    if (place < 0).any():
-        t, c = np.argwhere(place < 0)[0]
-        raise InvalidInputError(
-            f"course {ids[c]!r} has no RDM at time {moments_[t]!r} ({int((place < 0).sum())} such "
-            "gaps); keep the times that all courses have, with .subset(rdms={'time': ...})"
-        )
-    if len(moments_) < 2:
-        raise InvalidInputError("movie holds a single time; use permutation_test")
-    order = np.argsort(moments_)
-    return ids, np.array(moments_, float)[order], np.ascontiguousarray(place[order].T)
 
 
 def _as_courses(
@@ -531,8 +512,11 @@ def _t_values(signs: FloatArray, values: FloatArray) -> FloatArray:
     return mean / np.sqrt(variance / n)
 
 
-def _flips(n: int, total: int, exact: bool, seed: int) -> Iterator[tuple[int, FloatArray]]:
-    """Sign flips (F, n) in parts, the first flip none; the same whatever the parts."""
+def _flips(
+    n: int, total: int, exact: bool, seed: int, most: int
+) -> Iterator[tuple[int, FloatArray]]:
+    """Sign flips (F, n), the first none; in parts of at most `most`, whatever that is the same."""
+    most = max(1, most)
     for start in range(0, total, _CHUNK):
         count = min(_CHUNK, total - start)
         if exact:
@@ -543,7 +527,9 @@ def _flips(n: int, total: int, exact: bool, seed: int) -> Iterator[tuple[int, Fl
             bits = np.random.Generator(np.random.Philox(keys)).integers(0, 2, (_CHUNK, n))[:count]
             if start == 0:
                 bits[0] = 0
-        yield start, np.where(bits, -1.0, 1.0)
+        signs = np.where(bits, -1.0, 1.0)
+        for first in range(0, count, most):
+            yield start + first, signs[first : first + most]
 
 
 def _runs(beyond: NDArray[np.bool_]) -> list[tuple[int, int]]:

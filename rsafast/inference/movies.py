@@ -14,11 +14,12 @@ from rsafast.comparators import get_comparator
 from rsafast.comparison import compare
 from rsafast.errors import InvalidInputError
 from rsafast.features import Precision, compute_rdms
-from rsafast.inference.subject_scores import Grouping, labels_of, place_rdms
+from rsafast.inference.layout import labels_of
 from rsafast.mask import as_pair_mask
 from rsafast.rdms import Missing, RDMs, align, as_rdms
 
 FloatArray = NDArray[np.float64]
+Grouping = str | Sequence[Any]
 WindowAs = Literal["mean", "concatenate"]
 
 _BLOCK_BYTES = 2**26  # of windows that are laid out and compared at a time
@@ -135,7 +136,7 @@ class TimeCourses:
 
     values: FloatArray
     times: FloatArray
-    subjects: tuple[Any, ...]
+    subjects: tuple[str, ...]
     model_names: tuple[str, ...]
     method: str
 
@@ -184,34 +185,64 @@ def time_courses(
     """
     comparator = get_comparator(method)
     a, b = align(as_rdms(models, "models"), as_rdms(movie, "movie"))
-    when = course_times(b, times)
-    moments, who, place = place_rdms(b, when, subjects, "time")
-    if (place < 0).any():
-        t, s = np.argwhere(place < 0)[0]
-        raise InvalidInputError(
-            f"subject {who[s]!r} has no RDM at time {moments[t]!r} ({int((place < 0).sum())} such "
-            "gaps); keep the times that all subjects have, with .subset(rdms={'time': ...})"
-        )
-    order = np.argsort(moments)
+    who, when, place = courses_of(b, times, labels_of(b, subjects, "subjects"), "subject")
     every = compare(a, b, method, mask=as_pair_mask(mask, a.n_stimuli))
     return TimeCourses(
-        values=np.ascontiguousarray(every[:, place[order]].transpose(2, 0, 1)),
-        times=np.array(moments, float)[order],
-        subjects=tuple(who),
+        values=np.ascontiguousarray(every[:, place].transpose(1, 0, 2)),
+        times=when,
+        subjects=who,
         model_names=a.names,
         method=comparator.name,
     )
 
 
-def course_times(movie: RDMs, times: Grouping) -> list[float]:
-    """Time of every RDM of a movie, as finite numbers."""
-    found = labels_of(movie, times, "times")
-    if found is None:
-        raise InvalidInputError("times is needed: name a descriptor of the movie, such as 'time'")
-    values = np.asarray(found)
-    if values.dtype.kind not in "iuf" or not np.isfinite(values).all():
-        raise InvalidInputError(f"times must be finite numbers, got {found[:3]!r}")
-    return [float(value) for value in values]
+def courses_of(
+    movie: RDMs, times: Grouping, course_of: list[str], what: str
+) -> tuple[tuple[str, ...], FloatArray, NDArray[np.int64]]:
+    """Courses, increasing times, and which RDM (courses, times) is of both.
+
+    Raises
+    ------
+    InvalidInputError
+        Two RDMs of one course and time, a course that lacks a time, times that are no numbers.
+    """
+    when = _time_of_each(movie, times)
+    moments, time_at = np.unique(when, return_inverse=True)
+    courses = tuple(dict.fromkeys(course_of))
+    place = np.full((len(courses), len(moments)), -1, np.int64)
+    for i, (course, t) in enumerate(zip(course_of, time_at, strict=True)):
+        at = courses.index(course), t
+        if place[at] >= 0:
+            raise InvalidInputError(
+                f"movie holds two RDMs of {what} {course!r} at time {when[i]} (numbers "
+                f"{place[at]} and {i}); average them first, or say with {what}s= what tells them "
+                "apart"
+            )
+        place[at] = i
+    gaps = np.argwhere(place < 0)
+    if len(gaps):
+        c, t = gaps[0]
+        raise InvalidInputError(
+            f"{what} {courses[c]!r} has no RDM at time {moments[t]} ({len(gaps)} such gaps); keep "
+            f"the times that every {what} has, with .subset(rdms={{'time': ...}})"
+        )
+    return courses, moments, place
+
+
+def _time_of_each(movie: RDMs, times: Grouping) -> FloatArray:
+    if isinstance(times, str):
+        labels_of(movie, times, "times")  # for its message
+    values = np.asarray(movie.descriptors[times] if isinstance(times, str) else times)
+    if (
+        values.shape != (movie.n_rdms,)
+        or values.dtype.kind not in "iuf"
+        or not np.isfinite(values).all()
+    ):
+        raise InvalidInputError(
+            f"times must be a descriptor's name or {movie.n_rdms} finite numbers, one an RDM, got "
+            f"shape {values.shape}, dtype {values.dtype}"
+        )
+    return values.astype(np.float64)
 
 
 def _check_window(window: int, step: int, window_as: str, length: int) -> None:

@@ -18,7 +18,7 @@ from rsafast_kernels.rank import average_ranks
 
 from rsafast.comparators import get_comparator
 from rsafast.comparison import compare
-from rsafast.errors import InvalidInputError
+from rsafast.inference.layout import study_layout
 from rsafast.mask import as_pair_mask, check_complete
 from rsafast.rdms import RDMs, align, as_rdms
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FloatArray = NDArray[np.float64]
-Grouping = str | Sequence[Any] | NDArray[Any] | None
+Grouping = str | Sequence[Any] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,10 +53,10 @@ class SubjectScores:
     mean_rdm: FloatArray
     rank_mean_rdm: FloatArray
     n_subjects: NDArray[np.int64]
-    lacking: tuple[tuple[Any, Any], ...]
+    lacking: tuple[tuple[str, str], ...]
     model_names: tuple[str, ...]
-    regions: tuple[Any, ...]
-    subjects: tuple[Any, ...]
+    regions: tuple[str, ...]
+    subjects: tuple[str, ...]
     method: str
     n_pairs: int
 
@@ -168,9 +168,14 @@ def subject_scores(
     keep = as_pair_mask(mask, a.n_stimuli)
     check_complete(a, keep, "models")
     check_complete(b, keep, "brain")
-    region_ids, subject_ids, place = place_rdms(b, regions, subjects)
+    layout = study_layout(
+        a, b, rules=[str(i) for i in range(a.n_rdms)], regions=regions, subjects=subjects,
+        match_subjects=True,
+    )  # fmt: skip
+    place = np.full((len(layout.regions), len(layout.subjects)), -1, np.int64)
+    place[layout.region_of, layout.subject_of] = np.arange(b.n_rdms)
     every = compare(a, b, method, mask=keep)
-    scores = np.full((a.n_rdms, len(region_ids), len(subject_ids)), np.nan)
+    scores = np.full((a.n_rdms, *place.shape), np.nan)
     here = place >= 0
     scores[:, here] = every[:, place[here]]
     counts = here.sum(axis=1)
@@ -185,70 +190,13 @@ def subject_scores(
         mean_rdm=compare(a, _pooled(b, place, keep, ranks=False), method, mask=keep),
         rank_mean_rdm=compare(a, _pooled(b, place, keep, ranks=True), method, mask=keep),
         n_subjects=counts,
-        lacking=tuple((region_ids[r], subject_ids[s]) for r, s in np.argwhere(~here)),
+        lacking=tuple((layout.regions[r], layout.subjects[s]) for r, s in np.argwhere(~here)),
         model_names=a.names,
-        regions=tuple(region_ids),
-        subjects=tuple(subject_ids),
+        regions=layout.regions,
+        subjects=layout.subjects,
         method=comparator.name,
         n_pairs=int(keep.sum()),
     )
-
-
-def place_rdms(
-    brain: RDMs, regions: Grouping, subjects: Grouping, what: str = "region"
-) -> tuple[list[Any], list[Any], NDArray[np.int64]]:
-    """Regions, subjects, and which RDM (R, S) belongs to each of both; -1 where there is none.
-
-    Raises
-    ------
-    InvalidInputError
-        Several RDMs in one place; several regions without `subjects`.
-    """
-    region_of = labels_of(brain, regions, f"{what}s")
-    subject_of = labels_of(brain, subjects, "subjects")
-    if region_of is None:
-        region_of = ["all"] * brain.n_rdms
-    region_ids = list(dict.fromkeys(region_of))
-    if subject_of is None:
-        if len(region_ids) > 1:
-            raise InvalidInputError(
-                f"subjects is needed with several {what}s: name a descriptor of brain, or give "
-                f"one label for each of its {brain.n_rdms} RDMs"
-            )
-        subject_of = list(brain.names) if len(set(brain.names)) == brain.n_rdms else None
-    subject_of = list(range(brain.n_rdms)) if subject_of is None else subject_of
-    subject_ids = list(dict.fromkeys(subject_of))
-    place = np.full((len(region_ids), len(subject_ids)), -1, np.int64)
-    for i, (region, subject) in enumerate(zip(region_of, subject_of, strict=True)):
-        at = region_ids.index(region), subject_ids.index(subject)
-        if place[at] >= 0:
-            raise InvalidInputError(
-                f"brain RDMs {brain.names[place[at]]!r} and {brain.names[i]!r} (numbers "
-                f"{place[at]} and {i}) are both of subject {subject!r}, {what} {region!r}; average "
-                "them first, or make them different"
-            )
-        place[at] = i
-    return region_ids, subject_ids, place
-
-
-def labels_of(rdms: RDMs, grouping: Grouping, role: str) -> list[Any] | None:
-    """One label an RDM: of a descriptor, or as given; None for none."""
-    if grouping is None:
-        return None
-    if isinstance(grouping, str):
-        if grouping not in rdms.descriptors:
-            known = ", ".join(map(repr, rdms.descriptors)) or "none"
-            raise InvalidInputError(
-                f"{role}: there is no descriptor {grouping!r}; there are: {known}"
-            )
-        return rdms.descriptors[grouping].tolist()
-    labels = np.asarray(grouping).tolist()
-    if not isinstance(labels, list) or len(labels) != rdms.n_rdms:
-        raise InvalidInputError(
-            f"{role} must be a descriptor's name or one label for each of {rdms.n_rdms} RDMs, got "
-            f"{len(labels) if isinstance(labels, list) else grouping!r}"
-        )
-    return labels
 
 
 def _pooled(brain: RDMs, place: NDArray[np.int64], keep: NDArray[np.bool_], *, ranks: bool) -> RDMs:

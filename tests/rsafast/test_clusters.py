@@ -8,6 +8,7 @@ from scipy.stats import t as student_t
 
 import rsafast as rf
 from rsafast.errors import InvalidInputError
+from rsafast.inference import clusters
 from rsafast.inference.clusters import _largest, _runs
 
 
@@ -62,7 +63,7 @@ def test_runs():
 
 @pytest.mark.parametrize("alternative", ["greater", "less", "two-sided"])
 @pytest.mark.parametrize("statistic", ["mass", "size"])
-@pytest.mark.parametrize("way", ["plain", "masked", "blocks", "kendall"])
+@pytest.mark.parametrize("way", ["plain", "masked", "blocks", "kendall", "partial"])
 def test_p_values_are_those_of_the_kept_null(rng, alternative, statistic, way):
     """From permutation_test(keep_null=True) with the same seed: another path to the numbers."""
     n = 12
@@ -76,6 +77,7 @@ def test_p_values_are_those_of_the_kept_null(rng, alternative, statistic, way):
         "masked": {"mask": rf.run_mask(np.arange(n) % 4)},
         "blocks": {"blocks": np.arange(n) % 2},
         "kendall": {"method": "kendall"},
+        "partial": {"covariates": rf.compute_rdms(rng.normal(size=(n, 3))), "method": "pearson"},
     }[way] | {"n_permutations": 700, "alternative": alternative, "seed": 3, "progress": False}
     got = rf.cluster_test(
         models, movie.subset(rdms=order), courses="region", threshold=0.2, statistic=statistic,
@@ -170,10 +172,10 @@ def test_more_models_and_courses_raise_p(rng):
         ({"threshold": "tfce"}, "must be a pointwise p"),
         ({"statistic": "tfce"}, "'mass' or 'size'"),
         ({"alternative": "up"}, "alternative must be"),
-        ({"times": None}, "times is needed"),
-        ({"times": [0.0, 1, 2, 2]}, "several RDMs of one time"),
-        ({"times": [0.0, 1, 2, np.nan]}, "finite numbers"),
-        ({"courses": list("aaab")}, "course 'b' has no RDM at time 0.0"),
+        ({"times": None}, "4 finite numbers"),
+        ({"times": [0.0, 1, 2, 2]}, "two RDMs of course 'all' at time 2.0"),
+        ({"times": [0.0, 1, 2, np.nan]}, "finite numbers, one an RDM"),
+        ({"courses": list("aaab")}, "course 'a' has no RDM at time 3.0"),
         ({"courses": "region"}, "no descriptor 'region'"),
     ],
 )
@@ -181,6 +183,18 @@ def test_cluster_test_refuses(rng, change, message):
     model, movie = rf.compute_rdms(rng.normal(size=(8, 4)), "euclidean"), movie_of(rng, 8, 4)
     with pytest.raises(InvalidInputError, match=message):
         rf.cluster_test(**{"models": model, "movie": movie, "progress": False} | change)
+
+
+def test_a_null_without_spread_is_named_and_finds_nothing(rng):
+    """Relabelling within categories leaves a model of categories as it is."""
+    groups = np.repeat([0, 1, 2], 4)
+    model = rf.RDMs((groups[:, None] != groups).astype(float)[None], names=["categories"])
+    got = rf.cluster_test(
+        model, movie_of(rng), blocks=groups, n_permutations=99, threshold=0.4, progress=False
+    )
+    assert got.clusters == ()
+    assert "20 model × time cells have a null without spread" in got.summary()
+    assert got.to_dataframe().empty
 
 
 def test_one_time_is_no_course(rng):
@@ -197,12 +211,12 @@ def mne_result(x, threshold, alternative, statistic):
     mne = pytest.importorskip("mne")
     side = threshold / 2 if alternative == "two-sided" else threshold
     cut = student_t.isf(side, len(x) - 1)
-    _, clusters, p_values, null = mne.stats.permutation_cluster_1samp_test(
+    _, found, p_values, null = mne.stats.permutation_cluster_1samp_test(
         x, threshold=-cut if alternative == "less" else cut, n_permutations=2 ** len(x),
         tail={"greater": 1, "less": -1, "two-sided": 0}[alternative], out_type="indices",
         t_power=1 if statistic == "mass" else 0, verbose=False, seed=0,
     )  # fmt: skip
-    return [(int(c[0][0]), int(c[0][-1])) for c in clusters], p_values, np.sort(np.abs(null))
+    return [(int(c[0][0]), int(c[0][-1])) for c in found], p_values, np.sort(np.abs(null))
 
 
 @pytest.mark.parametrize("alternative", ["greater", "less", "two-sided"])
@@ -215,8 +229,8 @@ def test_group_agrees_with_mne_when_enumerated(rng, alternative, statistic, n):
     )
     assert got.exact
     assert got.n_permutations == 2**n
-    clusters, p_values, null = mne_result(x, 0.05, alternative, statistic)
-    assert sorted(clusters) == sorted((c.first, c.last) for c in got.clusters) != []
+    theirs, p_values, null = mne_result(x, 0.05, alternative, statistic)
+    assert sorted(theirs) == sorted((c.first, c.last) for c in got.clusters) != []
     ours = got.null_maxima.copy()
     if alternative == "two-sided":  # MNE enumerates one of each pair of opposite flips
         np.testing.assert_allclose(np.repeat(null, 2), np.sort(ours), atol=1e-9)
@@ -226,9 +240,9 @@ def test_group_agrees_with_mne_when_enumerated(rng, alternative, statistic, n):
         ours[-1] = ours[0]
         np.testing.assert_allclose(null, np.sort(ours), atol=1e-9)
     for cluster in got.clusters:
-        theirs = p_values[clusters.index((cluster.first, cluster.last))]
+        p = p_values[theirs.index((cluster.first, cluster.last))]
         most = 1e-12 if alternative == "two-sided" else 1.01 / 2**n
-        assert abs(cluster.p_value - theirs) <= most
+        assert abs(cluster.p_value - p) <= most
 
 
 def test_group_p_is_that_of_a_loop_over_models(rng):
@@ -256,6 +270,16 @@ def test_sampled_flips_agree_with_all_flips(rng):
         error = np.sqrt(max(a.p_value, 1e-4) * (1 - a.p_value) / 5000)
         assert abs(a.p_value - b.p_value) < 5 * error + 1 / 5000
     assert min(c.p_value for c in some.clusters) >= some.smallest_p
+
+
+def test_flips_do_not_depend_on_the_size_of_parts(rng, monkeypatch):
+    x = smooth_noise(rng, (20, 2, 30)) + 0.3
+    whole = rf.group_cluster_test(x, n_permutations=1000, progress=False)
+    monkeypatch.setattr(clusters, "_BLOCK_BYTES", 8 * 60 * 7)
+    parts = rf.group_cluster_test(x, n_permutations=1000, progress=False)
+    np.testing.assert_allclose(whole.null_maxima, parts.null_maxima, rtol=1e-12)
+    other = rf.group_cluster_test(x, n_permutations=1000, seed=1, progress=False)
+    assert not np.array_equal(whole.null_maxima, other.null_maxima)
 
 
 def test_the_floor_is_said(rng):

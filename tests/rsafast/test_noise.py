@@ -263,6 +263,38 @@ def test_pairs_without_a_common_pair_of_folds_are_missing_and_counted(rng):
     assert "1 missing pairs" in repr(rdm)
 
 
+def test_the_result_is_taken_as_a_precision(rng):
+    x, labels, folds = unbalanced(rng, lost=0)
+    noise = rf.noise_precision(mixed(rng, 60, 6))
+    for metric, more in (("mahalanobis", {}), ("crossnobis", {"labels": labels, "folds": folds})):
+        data = x[:7] if metric == "mahalanobis" else x
+        given, plain = (
+            rf.compute_rdms(data, metric, noise_precision=precision, **more)
+            for precision in (noise, noise.precision)
+        )
+        np.testing.assert_array_equal(given.vectors, plain.vectors)
+    by_run = rf.noise_precision(mixed(rng, 120, 6), runs=np.tile(list("abcd"), 30))
+    given, plain = (
+        rf.compute_rdms(x, "crossnobis", labels=labels, folds=folds, noise_precision=precision)
+        for precision in (by_run, by_run.by_run())
+    )
+    np.testing.assert_array_equal(given.vectors, plain.vectors)
+
+
+def test_layers_of_different_width_in_an_unbalanced_design(rng):
+    x, labels, folds = unbalanced(rng)
+    layers = {"six": x, "four": x[:, :4].astype(np.float32)}
+    keywords = {"labels": labels, "folds": folds, "missing": "allow", "normalize": "channels"}
+    both = rf.compute_rdms(layers, "crossnobis", **keywords)
+    for name, layer in layers.items():
+        alone = rf.compute_rdms(layer, "crossnobis", **keywords)
+        np.testing.assert_array_equal(both.subset(name).vectors, alone.vectors)
+    assert both.measure == "crossnobis / channels"
+    bad = layers | {"four": np.where(np.arange(4) == 1, np.nan, x[:, :4])}
+    with pytest.raises(InvalidInputError, match=r"layer 'four': x\[0, 1\] is nan"):
+        rf.compute_rdms(bad, "crossnobis", **keywords)
+
+
 def test_crossnobis_refuses(rng):
     x, labels, folds = unbalanced(rng)
     whole = {"features": x, "metric": "crossnobis", "labels": labels, "folds": folds}

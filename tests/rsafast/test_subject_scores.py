@@ -31,9 +31,9 @@ def test_scores_are_those_of_compare(rng, models, brain, method, masked):
     got = rf.subject_scores(
         models, brain, method=method, regions="region", subjects="subject", mask=mask
     )
-    assert (got.regions, got.subjects) == (("V1", "IT"), (2, 1, 3))
+    assert (got.regions, got.subjects) == (("V1", "IT"), ("2", "1", "3"))
     assert got.n_subjects.tolist() == [3, 2]
-    assert got.lacking == (("IT", 2),)
+    assert got.lacking == (("IT", "2"),)
     every = rf.compare(models, brain, method, mask=mask)
     np.testing.assert_array_equal(got.scores[:, 0], every[:, [0, 4, 3]])
     np.testing.assert_array_equal(got.scores[:, 1, 1:], every[:, [1, 2]])
@@ -58,7 +58,7 @@ def test_table_and_summary_name_what_is_lacking(models, brain):
     table = got.to_dataframe()
     assert len(table) == 3 * 5
     assert not table.isna().any().any()
-    row = table.query("model == 'b' and region == 'IT' and subject == 3").iloc[0]
+    row = table.query("model == 'b' and region == 'IT' and subject == '3'").iloc[0]
     assert row.n_subjects == 2
     assert row.similarity == got.scores[1, 1, 2]
     assert row.mean_rdm == got.mean_rdm[1, 1]
@@ -69,7 +69,7 @@ def test_table_and_summary_name_what_is_lacking(models, brain):
 def test_by_default_every_rdm_is_a_subject_of_one_region(models, brain):
     got = rf.subject_scores(models, brain.vectors)
     assert got.scores.shape == (3, 1, 5)
-    assert got.subjects == tuple(f"rdm {i}" for i in range(5))
+    assert got.subjects == tuple(f"subject {i}" for i in range(5))
     by_label = rf.subject_scores(models, brain.vectors, subjects=list("pqrst"))
     np.testing.assert_array_equal(by_label.scores, got.scores)
 
@@ -84,10 +84,10 @@ def test_one_subject_has_no_standard_error_and_no_two_conventions(models, brain)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"regions": "roi"}, "no descriptor 'roi'; there are: 'subject', 'region'"),
-        ({"regions": "region"}, "subjects is needed with several regions"),
-        ({"regions": [1, 2], "subjects": "subject"}, "each of 5 RDMs, got 2"),
-        ({"subjects": "subject"}, "are both of subject 3, region 'all'"),
+        ({"regions": "roi"}, "no descriptor 'roi'.*'subject', 'region'"),
+        ({"regions": "region"}, "subjects= is needed with several regions"),
+        ({"regions": [1, 2], "subjects": "subject"}, r"5 labels, one an RDM, got shape \(2,\)"),
+        ({"subjects": "subject"}, "region 'all' holds subject '3' more than once"),
         ({"method": "euclid"}, "method must be"),
     ],
 )
