@@ -12,7 +12,6 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import t
 
 from rsafast.comparators import Comparator, FloatArray, get_comparator, prepare
-from rsafast.comparison import compare
 from rsafast.errors import InvalidInputError
 from rsafast.inference.draws import STIMULI, draw_counts
 from rsafast.inference.resampled import ResampledComparison
@@ -24,6 +23,7 @@ from rsafast.inference.trajectory_resample import (
     check_enough,
     checked_factors,
     factor_sets,
+    scores_of,
 )
 from rsafast.inference.variance import satterthwaite
 from rsafast.mask import as_pair_mask
@@ -214,9 +214,7 @@ def best_layer(
         subjects=subjects, incomplete=incomplete, epochs_needed=False,
     )  # fmt: skip
     _check_design(design, select, factors if n_resamples else ())
-    scores = compare(
-        design.models, design.brain, comparator.name, mask=None if keep.all() else keep
-    ).reshape(design.shape)
+    scores = scores_of(design, comparator, keep)
     return choose(
         design, comparator, keep, scores, select=select, n_permutations=n_permutations,
         n_splits=n_splits, factors=factors, n_resamples=n_resamples, level=level, seed=seed,

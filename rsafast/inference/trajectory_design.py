@@ -76,8 +76,8 @@ def make_design(
     brain_at = {cell: i for i, cell in enumerate(sides)}
     rule_names = _unique(cell[0] for cell in kept)
     return Design(
-        models=models.subset(np.array([model_at[cell] for cell in kept])),
-        brain=brain.subset(np.array([brain_at[cell] for cell in kept_brain])),
+        models=_in_order(models, [model_at[cell] for cell in kept]),
+        brain=_in_order(brain, [brain_at[cell] for cell in kept_brain]),
         rules=rule_names,
         seeds=tuple(
             _unique(cell[1] for cell in kept if cell[0] == rule) for rule in rule_names
@@ -88,6 +88,11 @@ def make_design(
         subjects=_unique(cell[1] for cell in kept_brain),
         excluded=(*excluded, *excluded_brain),
     )
+
+
+def _in_order(rdms: RDMs, order: list[int]) -> RDMs:
+    """RDMs in this order; no copy where they are in it, since they may take gigabytes."""
+    return rdms if order == list(range(rdms.n_rdms)) else rdms.subset(np.array(order))
 
 
 # ---------------------------------------------------------------- models

@@ -11,8 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rsafast.comparators import FloatArray
+from rsafast.comparators import Comparator, FloatArray
+from rsafast.comparison import compare
 from rsafast.errors import InvalidInputError
 from rsafast.inference.draws import SEEDS, STIMULI, SUBJECTS, draw_counts
 from rsafast.inference.resampled import ResampledComparison
@@ -65,6 +67,20 @@ def check_enough(design: Design, factors: tuple[str, ...]) -> None:
                 f"resample holds {factor!r}, but {where} has a single one; leave {factor!r} out, or"
                 f" say with {factor}= which RDM belongs to which"
             )
+
+
+def scores_of(design: Design, comparator: Comparator, keep: NDArray[np.bool_]) -> FloatArray:
+    """Similarities (G, S, E, L, Q, P) of the data, rule by rule to spare memory."""
+    each = design.models.n_rdms // len(design.rules)
+    mask = None if keep.all() else keep
+    rows = [
+        compare(
+            design.models.subset(np.arange(rule * each, (rule + 1) * each)), design.brain,
+            comparator.name, mask=mask,
+        )
+        for rule in range(len(design.rules))
+    ]  # fmt: skip
+    return np.concatenate(rows).reshape(design.shape)
 
 
 def cell_means(scores: FloatArray) -> FloatArray:
