@@ -108,7 +108,7 @@ class Basis:
     values : (C,) cells of the data.
     deviations : (C, R) joint replicates minus their mean.
     covariances : (2^K - 1, C, C), see `Resamples`.
-    jackknife : (C, stimuli) cells with each stimulus left out, minus their mean, or (C, 0).
+    jackknife : (C, groups), see `Resamples`.
     sizes : items of each of the K factors that were resampled, in their order.
     rule_of : (C,) rule of every cell.
     level : of intervals and bands.

@@ -22,6 +22,8 @@ from rsafast.inference.trajectory_design import Design
 
 FACTORS = ("stimuli", "subjects", "seeds")
 _RULE_STREAMS = 1_000  # the rules draw their seeds from streams SEEDS + 1000, 1001, ...
+_GROUPS = 128  # evaluations of a jackknife; every one costs more than two bootstrap resamples
+_GROUP_STREAM = 3_000
 _MOST_LOST = 0.5  # share of undefined resamples beyond which nothing is reported
 _BLOCK = 64  # draws a block: 7 MB of scores for 800 networks and 18 brain RDMs
 
@@ -36,8 +38,8 @@ class Resamples:
     covariances : (2^K - 1, C, C) of the replicates where only a set of factors is resampled; set
         number b (from 0) holds factor k where b + 1 has bit k. The part of the stimuli is that of
         the jackknife: see `rsafast.inference.variance.with_leverage`.
-    jackknife : (C, stimuli) cells with each stimulus left out, minus their mean; (C, 0) where
-        stimuli are not resampled.
+    jackknife : (C, groups) cells with each stimulus left out (of more than 128 stimuli, each of
+        128 groups), minus their mean; (C, 0) where stimuli are not resampled.
     lost : resamples in which a similarity is undefined; they are left out of everything.
     """
 
@@ -136,23 +138,23 @@ def resample(
     covariances = np.stack([moment.covariance() for moment in moments])
     left_out = draws.without_each_stimulus()
     if "stimuli" in factors:
-        _use_jackknife(covariances, left_out, draws.sets)
+        _use_jackknife(covariances, left_out, draws.sets, design.models.n_stimuli)
     return Resamples(
         deviations=joint, covariances=covariances, jackknife=left_out, lost=lost
     )
 
 
 def _use_jackknife(
-    covariances: FloatArray, left_out: FloatArray, sets: list[tuple[str, ...]]
+    covariances: FloatArray, left_out: FloatArray, sets: list[tuple[str, ...]], n: int
 ) -> None:
     """Replace the stimuli's part of all covariances, in place, by that of the jackknife.
 
     A few influential stimuli pull a correlation towards themselves in the data and again in every
     resample; and where nothing is related, resampling triples the noise of single pairs.
     """
-    n = left_out.shape[1]
-    # The variance of a mean of n items as a bootstrap gives it, (1 - 1/n) of the variance.
-    wanted = ((n - 1) / n) ** 2 * (left_out @ left_out.T)
+    groups = left_out.shape[1]
+    # A bootstrap of n items gives 1 - 1/n of the variance; later steps divide by that.
+    wanted = (1 - 1 / n) * (1 - 1 / groups) * (left_out @ left_out.T)
     more = wanted - covariances[sets.index(("stimuli",))]
     for covariance, chosen in zip(covariances, sets, strict=True):
         if "stimuli" in chosen:
@@ -206,24 +208,35 @@ class Draws:
         return out
 
     def without_each_stimulus(self) -> FloatArray:
-        """(C, stimuli) cells with each stimulus left out, minus their mean."""
+        """(C, groups) cells with each group of stimuli left out, minus their mean."""
         cells = cell_means(self._scores).size
         if "stimuli" not in self._factors:
             return np.empty((cells, 0))
-        out = np.empty((cells, self._n))
-        for start in range(0, self._n, _BLOCK):
-            stop = min(start + _BLOCK, self._n)
-            weights = np.ones((stop - start, self._n), np.int64)
-            weights[np.arange(stop - start), np.arange(start, stop)] = 0
+        group_of = self._stimulus_groups()
+        groups = int(group_of.max()) + 1
+        out = np.empty((cells, groups))
+        for start in range(0, groups, _BLOCK):
+            stop = min(start + _BLOCK, groups)
+            weights = (np.arange(start, stop)[:, None] != group_of).astype(np.int64)
             scores = self._comparison.scores(weights).reshape(-1, *self._scores.shape)
             out[:, start:stop] = weighted_means(scores, None, None).reshape(stop - start, -1).T
         if not np.isfinite(out).all():
-            stimulus = int(np.argwhere(~np.isfinite(out))[0, 1])
+            group = int(np.argwhere(~np.isfinite(out))[0, 1])
             raise InvalidInputError(
-                f"without stimulus number {stimulus} some RDM has no spread: its similarities rest"
-                " on that stimulus alone; leave 'stimuli' out of resample=, or the RDM out"
+                f"without stimulus number {np.flatnonzero(group_of == group)[0]} some RDM has no"
+                " spread: its similarities rest on that stimulus; leave 'stimuli' out of"
+                " resample=, or the RDM out"
             )
         return out - out.mean(axis=1, keepdims=True)
+
+    def _stimulus_groups(self) -> NDArray[np.int64]:
+        """Group of every stimulus: its own, or one of 128 random ones of nearly equal size."""
+        places = np.arange(self._n)
+        if self._n <= _GROUPS:
+            return places
+        keys = np.random.SeedSequence([self._seed, _GROUP_STREAM, self._n])
+        order = np.random.Generator(np.random.Philox(keys)).permutation(self._n)
+        return places[order] % _GROUPS
 
     def _on_drawn_stimuli(self, start: int, stop: int) -> FloatArray:
         counts = draw_counts(self._seed, STIMULI, self._n, start, stop)

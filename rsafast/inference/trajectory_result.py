@@ -66,8 +66,8 @@ class Trajectory:
         epoch, layer, region).
     covariances : (sets of factors, cells, cells) covariance of the replicates where only a set of
         factors is resampled; set b holds factor k of `resample` where b + 1 has bit k.
-    jackknife : (cells, stimuli) cells with each stimulus left out, minus their mean; (cells, 0)
-        where stimuli are not resampled.
+    jackknife : (cells, groups) cells with each stimulus left out (of more than 128 stimuli, each
+        of 128 groups), minus their mean; (cells, 0) where stimuli are not resampled.
     best_layer : the best layer of every rule, epoch and region with its choice inside the
         statistic, where permutations were asked for; without an interval (see `best_layer`).
     excluded : one sentence for everything that ``incomplete="drop"`` left out.

@@ -625,6 +625,29 @@ def test_degenerate_resamples_are_counted_and_reported():
 # ---------------------------------------------------------------- calibration
 
 
+def test_grouped_jackknife_of_many_stimuli_agrees_with_that_of_each():
+    models, brain = study(n=150, rules=1, seeds=2, epochs=2, layers=1, regions=1, subjects=2)
+    result = run(models, brain, resample="stimuli", n_resamples=50)
+    assert result.jackknife.shape[1] == 128
+    each = np.stack([
+        rf.compare(models.subset(stimuli=keep), brain.subset(stimuli=keep), "pearson")
+        for keep in ~np.eye(150, dtype=bool)
+    ]).reshape(150, 2, 2, 2).mean(axis=(1, 3))  # fmt: skip
+    expected = np.sqrt(149 / 150 * ((each - each.mean(axis=0)) ** 2).sum(axis=0))
+    assert np.allclose(result.estimates().standard_error[0, :, 0, 0], expected, rtol=0.2)
+
+
+def test_standard_error_over_stimuli_is_the_jackknifes():
+    models, brain = study(n=20, rules=1, seeds=2, epochs=2, layers=1, regions=1, subjects=2)
+    result = run(models, brain, resample="stimuli", n_resamples=50)
+    each = np.stack([
+        rf.compare(models.subset(stimuli=keep), brain.subset(stimuli=keep), "pearson")
+        for keep in ~np.eye(20, dtype=bool)
+    ]).reshape(20, 2, 2, 2).mean(axis=(1, 3))  # fmt: skip
+    expected = np.sqrt(19 / 20 * ((each - each.mean(axis=0)) ** 2).sum(axis=0))
+    assert np.allclose(result.estimates().standard_error[0, :, 0, 0], expected)
+
+
 @pytest.mark.calibration
 @pytest.mark.slow
 @pytest.mark.parametrize(
