@@ -287,7 +287,8 @@ def cluster_test(
     forms = build_statistic(
         comparator, a, b, covariates=z, keep=keep, scheme="freedman-lane", rerank=False
     )
-    plan = _choose(forms, a, b, int(n_permutations), "auto", int(seed), groups, budget)
+    shape = (a.n_rdms * b.n_rdms, a.n_stimuli)
+    plan = _choose(forms, *shape, int(n_permutations), "auto", int(seed), groups, budget)
 
     identity = np.arange(a.n_stimuli, dtype=np.int32)[None]
     observed = forms.evaluate(identity)[:, place, 0]
