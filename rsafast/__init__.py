@@ -10,9 +10,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rsafast.comparison import compare
     from rsafast.features import compute_rdms
+    from rsafast.inference.bootstrap import bootstrap
+    from rsafast.inference.bootstrap_result import BootstrapResult
     from rsafast.inference.ceilings import NoiseCeiling, noise_ceiling
+    from rsafast.inference.clusters import Cluster, ClusterResult, cluster_test, group_cluster_test
+    from rsafast.inference.crossvalidation import CrossValidationResult, cross_validate
+    from rsafast.inference.design import (
+        AveragedRepeats,
+        DemeanedRDMs,
+        RunMask,
+        average_repeats,
+        demean_blocks,
+        run_mask,
+    )
+    from rsafast.inference.models import FixedModel, InterpolatedModel, SelectModel, WeightedModel
+    from rsafast.inference.movies import TimeCourses, rdm_movie, time_courses
+    from rsafast.inference.noise import NoisePrecision, noise_precision
     from rsafast.inference.partition import VariancePartition, variance_partition
     from rsafast.inference.regression import RDMRegression, rdm_regression
+    from rsafast.inference.subject_scores import SubjectScores, subject_scores
     from rsafast.io.readers import read_features, read_rdms
     from rsafast.permutation.api import permutation_test
     from rsafast.permutation.result import PermutationResult
@@ -20,34 +36,84 @@ if TYPE_CHECKING:
 
 # Imported on first use, so that `rsafast --help` need not wait for SciPy.
 _HOME = {
+    "AveragedRepeats": "rsafast.inference.design",
+    "BootstrapResult": "rsafast.inference.bootstrap_result",
+    "Cluster": "rsafast.inference.clusters",
+    "ClusterResult": "rsafast.inference.clusters",
+    "CrossValidationResult": "rsafast.inference.crossvalidation",
+    "DemeanedRDMs": "rsafast.inference.design",
+    "FixedModel": "rsafast.inference.models",
+    "InterpolatedModel": "rsafast.inference.models",
     "NoiseCeiling": "rsafast.inference.ceilings",
+    "NoisePrecision": "rsafast.inference.noise",
     "PermutationResult": "rsafast.permutation.result",
     "RDMRegression": "rsafast.inference.regression",
     "RDMs": "rsafast.rdms",
+    "RunMask": "rsafast.inference.design",
+    "SelectModel": "rsafast.inference.models",
+    "SubjectScores": "rsafast.inference.subject_scores",
+    "TimeCourses": "rsafast.inference.movies",
     "VariancePartition": "rsafast.inference.partition",
+    "WeightedModel": "rsafast.inference.models",
+    "average_repeats": "rsafast.inference.design",
+    "bootstrap": "rsafast.inference.bootstrap",
+    "cluster_test": "rsafast.inference.clusters",
     "compare": "rsafast.comparison",
     "compute_rdms": "rsafast.features",
+    "cross_validate": "rsafast.inference.crossvalidation",
+    "demean_blocks": "rsafast.inference.design",
+    "group_cluster_test": "rsafast.inference.clusters",
     "noise_ceiling": "rsafast.inference.ceilings",
+    "noise_precision": "rsafast.inference.noise",
     "permutation_test": "rsafast.permutation.api",
+    "rdm_movie": "rsafast.inference.movies",
     "rdm_regression": "rsafast.inference.regression",
     "read_features": "rsafast.io.readers",
     "read_rdms": "rsafast.io.readers",
+    "run_mask": "rsafast.inference.design",
+    "subject_scores": "rsafast.inference.subject_scores",
+    "time_courses": "rsafast.inference.movies",
     "variance_partition": "rsafast.inference.partition",
 }
 
 __all__ = [
+    "AveragedRepeats",
+    "BootstrapResult",
+    "Cluster",
+    "ClusterResult",
+    "CrossValidationResult",
+    "DemeanedRDMs",
+    "FixedModel",
+    "InterpolatedModel",
     "NoiseCeiling",
+    "NoisePrecision",
     "PermutationResult",
     "RDMRegression",
     "RDMs",
+    "RunMask",
+    "SelectModel",
+    "SubjectScores",
+    "TimeCourses",
     "VariancePartition",
+    "WeightedModel",
+    "average_repeats",
+    "bootstrap",
+    "cluster_test",
     "compare",
     "compute_rdms",
+    "cross_validate",
+    "demean_blocks",
+    "group_cluster_test",
     "noise_ceiling",
+    "noise_precision",
     "permutation_test",
+    "rdm_movie",
     "rdm_regression",
     "read_features",
     "read_rdms",
+    "run_mask",
+    "subject_scores",
+    "time_courses",
     "variance_partition",
 ]
 
