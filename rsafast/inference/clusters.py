@@ -287,7 +287,10 @@ def cluster_test(
     forms = build_statistic(
         comparator, a, b, covariates=z, keep=keep, scheme="freedman-lane", rerank=False
     )
-    plan = _choose(forms, a, b, int(n_permutations), "auto", int(seed), groups, budget)
+    pairs = a.n_rdms * b.n_rdms
+    plan = _choose(
+        forms, pairs, a.n_stimuli, int(n_permutations), "auto", int(seed), groups, budget
+    )
 
     identity = np.arange(a.n_stimuli, dtype=np.int32)[None]
     observed = forms.evaluate(identity)[:, place, 0]
