@@ -294,7 +294,7 @@ def cluster_test(
 
     identity = np.arange(a.n_stimuli, dtype=np.int32)[None]
     observed = forms.evaluate(identity)[:, place, 0]
-    null = null_moments(forms, a.n_stimuli, int(seed), groups)
+    null = null_moments(forms, a.n_stimuli, int(seed), groups, budget)
     mean, spread = null.mean[:, place], null.std[:, place]
     scale = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > _FLAT)
     skew = _skewness(forms, null.mean.shape, groups is None)[:, place]

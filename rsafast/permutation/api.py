@@ -218,7 +218,7 @@ def run_test(
     _check_null_size(plan, shape, keep_null, budget)
 
     observed = statistic.evaluate(np.arange(n, dtype=np.int32)[None])[:, :, 0]
-    expected = null_moments(statistic, n, seed, blocks)
+    expected = null_moments(statistic, n, seed, blocks, budget)
     tolerance = TOLERANCE * np.maximum(1.0, statistic.conditioning / _WELL_CONDITIONED)
     thresholds = scores(observed, alternative) - tolerance
     counts = _count(plan, thresholds, expected, alternative, tail, keep_null, progress)

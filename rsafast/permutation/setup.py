@@ -40,6 +40,7 @@ Engine = Literal["auto", "orbit", "exact", "direct"]
 Tail = Literal["gpd", "pearson3"]
 
 _MOST_EXACT = 10**8  # relabellings that the exact engine accepts to enumerate
+_PILOT_SEED = 0x5DEECE66D
 _PILOT = 256  # relabellings that place the histogram where exact moments are not known
 
 
@@ -140,10 +141,16 @@ class NullMoments:
 
 
 def null_moments(
-    statistic: Statistic, n: int, seed: int, groups: NDArray[np.int64] | None
+    statistic: Statistic, n: int, seed: int, groups: NDArray[np.int64] | None, budget: int
 ) -> NullMoments:
     """Exact moments where they are known, else those of a pilot sample."""
     if isinstance(statistic, Product) and groups is None:
         return NullMoments(*moments.mean_and_std(statistic.models, statistic.brain), exact=True)
-    pilot = statistic.evaluate(relabelings(seed, PILOT, 0, _PILOT, n, groups))
+    if statistic.bilinear and groups is None:
+        # Orbits of another seed, but for the identity that they start with.
+        plan = choose_plan(statistic, 1, n, _PILOT, "orbit", seed ^ _PILOT_SEED, None, budget)
+        blocks = [np.moveaxis(block.values, (1, 3), (0, 1)) for block in plan.run()]
+        pilot = np.concatenate([b.reshape(*b.shape[:2], -1) for b in blocks], axis=2)[:, :, 1:]
+    else:
+        pilot = statistic.evaluate(relabelings(seed, PILOT, 0, _PILOT, n, groups))
     return NullMoments(pilot.mean(axis=2), pilot.std(axis=2), exact=False)
