@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rsafast.comparison import compare
     from rsafast.features import compute_rdms
+    from rsafast.inference.bootstrap import bootstrap
+    from rsafast.inference.bootstrap_result import BootstrapResult
     from rsafast.inference.corrections import adjust_p
     from rsafast.inference.effects import EffectSize, cohens_d
     from rsafast.inference.exact import sign_flip_test, swap_test, trend_test
     from rsafast.inference.exact_result import ExactTestResult
+    from rsafast.inference.ladder import compare_rules
+    from rsafast.inference.ladder_result import RuleComparison
     from rsafast.io.readers import read_features, read_rdms
     from rsafast.permutation.api import permutation_test
     from rsafast.permutation.result import PermutationResult
@@ -21,13 +25,17 @@ if TYPE_CHECKING:
 
 # Imported on first use, so that `rsafast --help` need not wait for SciPy.
 _HOME = {
+    "BootstrapResult": "rsafast.inference.bootstrap_result",
     "EffectSize": "rsafast.inference.effects",
     "ExactTestResult": "rsafast.inference.exact_result",
     "PermutationResult": "rsafast.permutation.result",
     "RDMs": "rsafast.rdms",
+    "RuleComparison": "rsafast.inference.ladder_result",
     "adjust_p": "rsafast.inference.corrections",
+    "bootstrap": "rsafast.inference.bootstrap",
     "cohens_d": "rsafast.inference.effects",
     "compare": "rsafast.comparison",
+    "compare_rules": "rsafast.inference.ladder",
     "compute_rdms": "rsafast.features",
     "permutation_test": "rsafast.permutation.api",
     "read_features": "rsafast.io.readers",
@@ -38,13 +46,17 @@ _HOME = {
 }
 
 __all__ = [
+    "BootstrapResult",
     "EffectSize",
     "ExactTestResult",
     "PermutationResult",
     "RDMs",
+    "RuleComparison",
     "adjust_p",
+    "bootstrap",
     "cohens_d",
     "compare",
+    "compare_rules",
     "compute_rdms",
     "permutation_test",
     "read_features",

@@ -21,7 +21,7 @@ from rsafast.inference.bootstrap import bootstrap_of
 from rsafast.inference.exact import sign_flip_test, swap_test
 from rsafast.inference.exact_result import ExactTestResult
 from rsafast.inference.intervals import Interval, check_interval
-from rsafast.inference.ladder_result import Rung, RuleComparison
+from rsafast.inference.ladder_result import RuleComparison, Rung
 from rsafast.inference.layout import labels_of
 from rsafast.inference.replicates import Study, prepare_study, seeded_draws
 from rsafast.inference.resampled import ResampledComparison

@@ -70,6 +70,10 @@ class Layout:
         )
         return np.swapaxes(by_rule, 1, 2)
 
+    def model_means(self, scores: FloatArray) -> FloatArray:
+        """Mean score (rules, N) over every rule's seeds, of scores (M, N)."""
+        return _group_means(scores.T[None], self.rule_of, len(self.rules), None)[0].T
+
 
 def _group_means(
     values: FloatArray, group_of: Places, groups: int, counts: ArrayLike | None
