@@ -8,8 +8,10 @@ against further stimuli. The broader the claim, the larger the error: `compare_r
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rsafast.comparators import prepare
 from rsafast.errors import InvalidInputError
-from rsafast.inference.bootstrap import bootstrap_of
+from rsafast.inference.bootstrap import MIN_RESAMPLES, bootstrap_of
 from rsafast.inference.exact import sign_flip_test, swap_test
 from rsafast.inference.exact_result import ExactTestResult
 from rsafast.inference.intervals import Interval, check_interval
@@ -40,6 +42,7 @@ _BOOTSTRAPS = {
     ("stimuli", "subjects"): "new stimuli and subjects; these networks",
     ("stimuli", "subjects", "seeds"): "new stimuli, new subjects, newly trained networks",
 }
+RUNGS = ("labels", "seeds-paired", "seeds", "subjects", *("+".join(f) for f in _BOOTSTRAPS))
 
 
 def compare_rules(
@@ -57,6 +60,7 @@ def compare_rules(
     n_resamples: int = 10_000,
     seed: int = 0,
     mask: ArrayLike | None = None,
+    rungs: Sequence[str] | None = None,
     interval: Interval = "t",
     level: float = 0.95,
     memory_budget: int | str | None = None,
@@ -82,10 +86,10 @@ def compare_rules(
         the bootstrap standard error when these are resampled together, each source of variance
         counted once (see `bootstrap`). Seeds are nested in rules.
 
-    What is not resampled is held fixed. Five seeds that agree prove nothing about other stimuli:
-    in a simulation with two rules that align equally well in the population and 20 stimuli in the
-    experiment, the seed tests were significant at 0.05 in most experiments, the stimulus bootstrap
-    in one of twenty (see the guide).
+    What is not resampled is held fixed. Seeds that agree prove nothing about other stimuli: with
+    two rules that align equally well in the population of stimuli, of which an experiment shows 20
+    to 8 subjects, tests over 6 seeds were significant at 0.05 in 69 % (pairs) and 79 % of 300
+    simulated experiments, the test over subjects in 38 %, the stimulus bootstrap in 3 %.
 
     A test that cannot be made (one subject, one seed, unmatched seeds, Kendall's tau) is listed
     with the reason and NaN.
@@ -106,6 +110,7 @@ def compare_rules(
     mask : (n, n) or (pairs,) bool, optional
         True where a pair of the brain side counts. For ``labels``, the models keep the ranks and
         norms of all their pairs, since pairs move in and out of the mask under relabelling.
+    rungs : names of the tests to make; by default all. A stimulus draw serves all bootstraps.
     interval : "t", "percentile", "basic" or "bca", of the bootstrap rungs
         "t" excludes 0 exactly where p is below 1 - level.
     level : of all intervals
@@ -144,6 +149,9 @@ def compare_rules(
     """
     started = time.perf_counter()
     check_interval(interval, level)
+    wanted = _checked_rungs(rungs)
+    _check_numbers(n_permutations=(n_permutations, 1), n_resamples=(n_resamples, MIN_RESAMPLES),
+                   seed=(seed, 0))
     budget = parse_bytes(memory_budget)
     study = _study_of_two(
         models, brain, rule_a=rule_a, rule_b=rule_b, rules=rules, seeds=seeds, regions=regions,
@@ -151,19 +159,17 @@ def compare_rules(
     )  # fmt: skip
     study = replace(study, comparison=_Remembering(study, budget))
     two = _TwoRules(study, str(rule_a), str(rule_b))
-    rungs = [
-        _label_rung(two, n_permutations, seed, memory_budget, progress),
-        _paired_seeds_rung(two, seeds is not None, level, progress),
-        _seeds_rung(two, progress),
-        _subjects_rung(two, level, progress),
-        *(
-            _bootstrap_rung(
-                two, factors, n_resamples=n_resamples, seed=seed, interval=interval, level=level,
-                memory_budget=memory_budget, progress=progress,
-            )
-            for factors in _BOOTSTRAPS
-        ),
-    ]  # fmt: skip
+    climb: dict[str, Callable[[], Rung]] = {
+        "labels": lambda: _label_rung(two, n_permutations, seed, memory_budget, progress),
+        "seeds-paired": lambda: _paired_seeds_rung(two, seeds is not None, level, progress),
+        "seeds": lambda: _seeds_rung(two, progress),
+        "subjects": lambda: _subjects_rung(two, level, progress),
+    }
+    for factors in _BOOTSTRAPS:
+        climb["+".join(factors)] = partial(
+            _bootstrap_rung, two, factors, n_resamples=n_resamples, seed=seed, interval=interval,
+            level=level, memory_budget=memory_budget, progress=progress,
+        )  # fmt: skip
     return RuleComparison(
         rule_a=two.names[0],
         rule_b=two.names[1],
@@ -171,7 +177,7 @@ def compare_rules(
         estimate=two.alignments[0] - two.alignments[1],
         alignment_a=two.alignments[0],
         alignment_b=two.alignments[1],
-        rungs=tuple(rungs),
+        rungs=tuple(make() for key, make in climb.items() if key in wanted),
         n_seeds=(len(two.members[0]), len(two.members[1])),
         n_subjects=study.layout.n_subjects,
         n_stimuli=study.models.n_stimuli,
@@ -196,6 +202,23 @@ def compare_rules(
 
 
 # ---------------------------------------------------------------- data
+
+
+def _check_numbers(**given: tuple[Any, int]) -> None:
+    for name, (value, least) in given.items():
+        whole = isinstance(value, Integral) or (isinstance(value, float) and value.is_integer())
+        if isinstance(value, bool) or not whole or value < least:
+            raise InvalidInputError(f"{name} must be an integer of at least {least}, got {value!r}")
+
+
+def _checked_rungs(rungs: Sequence[str] | None) -> tuple[str, ...]:
+    if rungs is None:
+        return RUNGS
+    wanted = (rungs,) if isinstance(rungs, str) else tuple(rungs)
+    unknown = [key for key in wanted if key not in RUNGS]
+    if unknown or not wanted:
+        raise InvalidInputError(f"rungs must be among {', '.join(RUNGS)}, got {rungs!r}")
+    return wanted
 
 
 def _study_of_two(
@@ -288,7 +311,7 @@ class _TwoRules:
 # ---------------------------------------------------------------- rungs
 
 
-def _not_run(two: _TwoRules, reason: str, **named: str) -> Rung:
+def _not_run(two: _TwoRules, reason: str, **named: Any) -> Rung:
     nothing = np.full(two.n_regions, np.nan)
     return Rung(
         **named, statistic_name="", statistic=nothing, p_value=nothing, p_value_fwer=nothing,
@@ -301,7 +324,7 @@ def _label_rung(
     two: _TwoRules, n_permutations: int, seed: int, budget: int | str | None, progress: bool
 ) -> Rung:
     study = two.study
-    named = {
+    named: dict[str, Any] = {
         "key": "labels",
         "test": "stimulus relabelling of the difference RDM",
         "generalises_to": "these networks, stimuli and subjects",
@@ -328,6 +351,7 @@ def _label_rung(
         p_value=result.p_value[0],
         p_value_fwer=result.p_value_stepdown[0],
         floor=result.smallest_p,
+        lift=f"a larger n_permutations than {n_permutations:,}",
         ci=np.full((two.n_regions, 2), np.nan),
         standard_error=np.full(two.n_regions, np.nan),
     )
@@ -365,7 +389,7 @@ def _mean_brain(two: _TwoRules) -> FloatArray:
 
 
 def _paired_seeds_rung(two: _TwoRules, told: bool, level: float, progress: bool) -> Rung:
-    named = {
+    named: dict[str, Any] = {
         "key": "seeds-paired",
         "test": "sign flips over matched seeds",
         "generalises_to": "newly trained networks; these stimuli and subjects",
@@ -394,7 +418,7 @@ def _paired_seeds_rung(two: _TwoRules, told: bool, level: float, progress: bool)
 
 
 def _seeds_rung(two: _TwoRules, progress: bool) -> Rung:
-    named = {
+    named: dict[str, Any] = {
         "key": "seeds",
         "test": "relabelling of all networks of both rules",
         "generalises_to": "newly trained networks; these stimuli and subjects",
@@ -411,7 +435,7 @@ def _seeds_rung(two: _TwoRules, progress: bool) -> Rung:
 
 def _subjects_rung(two: _TwoRules, level: float, progress: bool) -> Rung:
     layout = two.study.layout
-    named = {
+    named: dict[str, Any] = {
         "key": "subjects",
         "test": "sign flips over subjects",
         "generalises_to": "new subjects; these networks and stimuli",
@@ -440,6 +464,7 @@ def _subjects_rung(two: _TwoRules, level: float, progress: bool) -> Rung:
         p_value=np.concatenate([r.p_value for r in rungs]),
         p_value_fwer=np.full(two.n_regions, np.nan),
         floor=max(r.floor for r in rungs),
+        lift=max(rungs, key=lambda r: r.floor).lift,
         ci=np.concatenate([r.ci for r in rungs]),
         standard_error=np.full(two.n_regions, np.nan),
         notes=(
@@ -450,7 +475,7 @@ def _subjects_rung(two: _TwoRules, level: float, progress: bool) -> Rung:
     )
 
 
-def _exact_rung(two: _TwoRules, result: ExactTestResult, named: dict[str, str]) -> Rung:
+def _exact_rung(two: _TwoRules, result: ExactTestResult, named: dict[str, Any]) -> Rung:
     interval = result.interval
     return Rung(
         **named,
@@ -461,6 +486,7 @@ def _exact_rung(two: _TwoRules, result: ExactTestResult, named: dict[str, str]) 
         floor=result.floor,
         ci=np.full((len(result.names), 2), np.nan) if interval is None else interval,
         standard_error=np.full(two.n_regions, np.nan),
+        lift=result.lift,
         notes=result.notes
         + (() if result.exact else (f"{result.n_patterns:,} random patterns, not all",)),
     )
@@ -485,7 +511,7 @@ def _bootstrap_rung(
     memory_budget: int | str | None,
     progress: bool,
 ) -> Rung:
-    named = {
+    named: dict[str, Any] = {
         "key": "+".join(factors),
         "test": f"bootstrap over {', '.join(factors)}",
         "generalises_to": _BOOTSTRAPS[factors],
@@ -501,11 +527,11 @@ def _bootstrap_rung(
         progress=progress,
     )  # fmt: skip
     a, b = two.places
-    error = result.difference_standard_error[:, a, b]
+    difference, error = result.difference[:, a, b], result.difference_standard_error[:, a, b]
     return Rung(
         **named,
         statistic_name="t",
-        statistic=result.difference[:, a, b] / error,
+        statistic=np.divide(difference, error, out=np.full_like(error, np.nan), where=error > 0),
         p_value=result.p_pairwise[:, a, b],
         p_value_fwer=np.full(two.n_regions, np.nan),
         floor=np.nan,

@@ -33,6 +33,7 @@ class Rung:
     ci : (regions, 2) interval of the difference; NaN where the test has none, infinite where no
         interval of this level exists.
     standard_error : of the difference, NaN where the test has none.
+    lift : what would lower the floor.
     reason : why the test could not be made (all arrays are then NaN), else None.
     notes : what else a reader must know.
     """
@@ -48,6 +49,7 @@ class Rung:
     floor: float
     ci: FloatArray
     standard_error: FloatArray
+    lift: str = ""
     reason: str | None = None
     notes: tuple[str, ...] = ()
 
@@ -139,6 +141,9 @@ class RuleComparison:
             ]
         lines += ["", "Every row answers another question; none is the corrected form of another:"]
         lines += [f"  {r.key}: {r.null}" for r in self.rungs if r.reason is None]
+        lifts = [f"  {r.key}: {r.lift}." for r in self.rungs if r.lift]
+        if lifts:
+            lines += ["What would lower the floor of p:", *lifts]
         notes = [f"  {r.key}: {note}" for r in self.rungs for note in r.notes]
         return "\n".join([*lines, *(["Notes:", *notes] if notes else [])])
 
@@ -156,7 +161,7 @@ class RuleComparison:
 
 
 def _line(rung: Rung, i: int) -> str:
-    head = f"  {rung.key:<22} {rung.generalises_to:<52}"
+    head = f"  {rung.key:<22} {rung.generalises_to:<55}"
     if rung.reason is not None:
         return f"{head} not run: {rung.reason}"
     floor = "" if np.isnan(rung.floor) else f" (floor {rung.floor:.2g})"

@@ -115,21 +115,20 @@ def test_bad_input_is_named(args, keywords, said):
 @pytest.mark.slow
 @pytest.mark.parametrize("true", [0.0, 0.8, 3.0])
 def test_estimates_are_unbiased_and_intervals_cover(rng, true):
-    n, repeats = 6, 1500
+    n, repeats = 6, 500
     a = rng.normal(true, 1, (n, repeats))
     b = rng.normal(0, 1, (n, repeats))
     shared = rng.normal(0, 1, (n, repeats))
     cases = {
-        "d": (rf.cohens_d(a), 0, true, 0.02),
-        "d_s": (rf.cohens_d(a, b, paired=False), 0, true, 0.02),
-        "d_z": (rf.cohens_d(a + shared, b + shared, paired=True), 0, true / np.sqrt(2), 0.02),
+        "d": (rf.cohens_d(a), 0, true, 0.03),
+        "d_s": (rf.cohens_d(a, b, paired=False), 0, true, 0.03),
+        "d_z": (rf.cohens_d(a + shared, b + shared, paired=True), 0, true / np.sqrt(2), 0.03),
         # Spreads sqrt(2); the interval is approximate.
-        "d_av": (rf.cohens_d(a + shared, b + shared, paired=True), 1, true / np.sqrt(2), 0.045),
+        "d_av": (rf.cohens_d(a + shared, b + shared, paired=True), 1, true / np.sqrt(2), 0.05),
     }
     for kind, (result, row, population, slack) in cases.items():
         estimates, ci = result.estimate[row], result.ci[row]
         error = estimates.std() / np.sqrt(repeats)
         cover = np.mean((ci[:, 0] <= population) & (population <= ci[:, 1]))
-        print(kind, true, estimates.mean() - population, error, cover)
         assert abs(estimates.mean() - population) < 4 * error + 0.01 * population, kind
         assert abs(cover - 0.95) < slack, kind
