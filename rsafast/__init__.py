@@ -16,22 +16,7 @@ if TYPE_CHECKING:
     from rsafast.inference.clusters import Cluster, ClusterResult, cluster_test, group_cluster_test
     from rsafast.inference.corrections import adjust_p
     from rsafast.inference.crossvalidation import CrossValidationResult, cross_validate
-    from rsafast.inference.design import AveragedRepeats, DemeanedRDMs, RunMask, average_repeats, demean_blocks, run_mask
-    from rsafast.inference.effects import EffectSize, cohens_d
-    from rsafast.inference.exact import sign_flip_test, swap_test, trend_test
-    from rsafast.inference.exact_result import ExactTestResult
-    from rsafast.inference.ladder import compare_rules
-    from rsafast.inference.ladder_result import RuleComparison
-    from rsafast.inference.models import FixedModel, InterpolatedModel, SelectModel, WeightedModel
-    from rsafast.inference.movies import TimeCourses, rdm_movie, time_courses
-    from rsafast.inference.noise import NoisePrecision, noise_precision
-    from rsafast.inference.partition import VariancePartition, variance_partition
-    from rsafast.inference.regression import RDMRegression, rdm_regression
-    from rsafast.inference.subject_scores import SubjectScores, subject_scores
-    from rsafast.io.readers import read_features, read_rdms
-    from rsafast.permutation.api import permutation_test
-    from rsafast.permutation.result import PermutationResult
-    from rsafast.rdms import RDMs
+    from rsafast.inference.design import (
         AveragedRepeats,
         DemeanedRDMs,
         RunMask,
@@ -39,6 +24,11 @@ if TYPE_CHECKING:
         demean_blocks,
         run_mask,
     )
+    from rsafast.inference.effects import EffectSize, cohens_d
+    from rsafast.inference.exact import sign_flip_test, swap_test, trend_test
+    from rsafast.inference.exact_result import ExactTestResult
+    from rsafast.inference.ladder import compare_rules
+    from rsafast.inference.ladder_result import RuleComparison
     from rsafast.inference.models import FixedModel, InterpolatedModel, SelectModel, WeightedModel
     from rsafast.inference.movies import TimeCourses, rdm_movie, time_courses
     from rsafast.inference.noise import NoisePrecision, noise_precision
