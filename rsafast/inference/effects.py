@@ -143,7 +143,7 @@ def cohens_d(
     >>> print(result.summary())
     Cohen's d of 5 and 5 units, Hedges' correction applied; 95 % intervals.
     d_s: difference of means over the pooled standard deviation.
-      value: 1.38 (-0.029 to 3.02)
+      value: 1.39 (0.0572 to 2.94)
     """
     if not 0 < level < 1:
         raise InvalidInputError(f"level must lie between 0 and 1, got {level!r}")

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from hashlib import blake2b
 from numbers import Integral
 from typing import Any
 
@@ -265,14 +266,13 @@ class _Remembering(ResampledComparison):
 
     def scores(self, weights: NDArray[np.integer]) -> FloatArray:
         """See `ResampledComparison.scores`."""
-        key = weights.tobytes()
+        key = blake2b(np.ascontiguousarray(weights).tobytes()).digest()
         if key in self._known:
             return self._known[key]
         values = super().scores(weights)
-        size = values.nbytes + len(key)
-        if size <= self._left:
+        if values.nbytes <= self._left:
             self._known[key] = values
-            self._left -= size
+            self._left -= values.nbytes
         return values
 
 

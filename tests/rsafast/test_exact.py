@@ -442,6 +442,22 @@ def test_size_of_swaps_holds_for_skewed_groups_of_unequal_size(rng):
 
 @pytest.mark.calibration
 @pytest.mark.slow
+def test_swaps_of_unequal_groups_react_to_spread_alone(rng):
+    """A known limit, documented: the null is one distribution, not one mean."""
+
+    def rate(n_a, n_b):
+        return size([
+            rf.swap_test(rng.normal(0, 3, n_a), rng.normal(0, 1, n_b), paired=False).p_value[0]
+            for _ in range(400)
+        ])  # fmt: skip
+
+    assert 0.15 < rate(4, 12) < 0.31
+    assert rate(12, 4) < 0.04
+    assert rate(8, 8) < 0.1
+
+
+@pytest.mark.calibration
+@pytest.mark.slow
 def test_checkpoint_orders_reject_random_walks_and_units_do_not(rng):
     """Why `trend_test` asks for the null by name: drift without direction is no trend."""
     orders, units = [], []
