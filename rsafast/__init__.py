@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rsafast.inference.bootstrap_result import BootstrapResult
     from rsafast.inference.ceilings import NoiseCeiling, noise_ceiling
     from rsafast.inference.clusters import Cluster, ClusterResult, cluster_test, group_cluster_test
+    from rsafast.inference.corrections import adjust_p
     from rsafast.inference.crossvalidation import CrossValidationResult, cross_validate
     from rsafast.inference.design import (
         AveragedRepeats,
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
         demean_blocks,
         run_mask,
     )
+    from rsafast.inference.effects import EffectSize, cohens_d
+    from rsafast.inference.exact import sign_flip_test, swap_test, trend_test
+    from rsafast.inference.exact_result import ExactTestResult
+    from rsafast.inference.ladder import compare_rules
+    from rsafast.inference.ladder_result import RuleComparison
     from rsafast.inference.models import FixedModel, InterpolatedModel, SelectModel, WeightedModel
     from rsafast.inference.movies import TimeCourses, rdm_movie, time_courses
     from rsafast.inference.noise import NoisePrecision, noise_precision
@@ -42,6 +48,8 @@ _HOME = {
     "ClusterResult": "rsafast.inference.clusters",
     "CrossValidationResult": "rsafast.inference.crossvalidation",
     "DemeanedRDMs": "rsafast.inference.design",
+    "EffectSize": "rsafast.inference.effects",
+    "ExactTestResult": "rsafast.inference.exact_result",
     "FixedModel": "rsafast.inference.models",
     "InterpolatedModel": "rsafast.inference.models",
     "NoiseCeiling": "rsafast.inference.ceilings",
@@ -49,16 +57,20 @@ _HOME = {
     "PermutationResult": "rsafast.permutation.result",
     "RDMRegression": "rsafast.inference.regression",
     "RDMs": "rsafast.rdms",
+    "RuleComparison": "rsafast.inference.ladder_result",
     "RunMask": "rsafast.inference.design",
     "SelectModel": "rsafast.inference.models",
     "SubjectScores": "rsafast.inference.subject_scores",
     "TimeCourses": "rsafast.inference.movies",
     "VariancePartition": "rsafast.inference.partition",
     "WeightedModel": "rsafast.inference.models",
+    "adjust_p": "rsafast.inference.corrections",
     "average_repeats": "rsafast.inference.design",
     "bootstrap": "rsafast.inference.bootstrap",
     "cluster_test": "rsafast.inference.clusters",
+    "cohens_d": "rsafast.inference.effects",
     "compare": "rsafast.comparison",
+    "compare_rules": "rsafast.inference.ladder",
     "compute_rdms": "rsafast.features",
     "cross_validate": "rsafast.inference.crossvalidation",
     "demean_blocks": "rsafast.inference.design",
@@ -71,8 +83,11 @@ _HOME = {
     "read_features": "rsafast.io.readers",
     "read_rdms": "rsafast.io.readers",
     "run_mask": "rsafast.inference.design",
+    "sign_flip_test": "rsafast.inference.exact",
     "subject_scores": "rsafast.inference.subject_scores",
+    "swap_test": "rsafast.inference.exact",
     "time_courses": "rsafast.inference.movies",
+    "trend_test": "rsafast.inference.exact",
     "variance_partition": "rsafast.inference.partition",
 }
 
@@ -83,6 +98,8 @@ __all__ = [
     "ClusterResult",
     "CrossValidationResult",
     "DemeanedRDMs",
+    "EffectSize",
+    "ExactTestResult",
     "FixedModel",
     "InterpolatedModel",
     "NoiseCeiling",
@@ -90,16 +107,20 @@ __all__ = [
     "PermutationResult",
     "RDMRegression",
     "RDMs",
+    "RuleComparison",
     "RunMask",
     "SelectModel",
     "SubjectScores",
     "TimeCourses",
     "VariancePartition",
     "WeightedModel",
+    "adjust_p",
     "average_repeats",
     "bootstrap",
     "cluster_test",
+    "cohens_d",
     "compare",
+    "compare_rules",
     "compute_rdms",
     "cross_validate",
     "demean_blocks",
@@ -112,8 +133,11 @@ __all__ = [
     "read_features",
     "read_rdms",
     "run_mask",
+    "sign_flip_test",
     "subject_scores",
+    "swap_test",
     "time_courses",
+    "trend_test",
     "variance_partition",
 ]
 
