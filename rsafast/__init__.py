@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from rsafast.inference.effects import EffectSize, cohens_d
     from rsafast.inference.exact import sign_flip_test, swap_test, trend_test
     from rsafast.inference.exact_result import ExactTestResult
+    from rsafast.inference.ladder import compare_rules
+    from rsafast.inference.ladder_result import RuleComparison
     from rsafast.inference.models import FixedModel, InterpolatedModel, SelectModel, WeightedModel
     from rsafast.inference.movies import TimeCourses, rdm_movie, time_courses
     from rsafast.inference.noise import NoisePrecision, noise_precision
@@ -61,6 +63,7 @@ _HOME = {
     "PermutationResult": "rsafast.permutation.result",
     "RDMRegression": "rsafast.inference.regression",
     "RDMs": "rsafast.rdms",
+    "RuleComparison": "rsafast.inference.ladder_result",
     "RunMask": "rsafast.inference.design",
     "SelectModel": "rsafast.inference.models",
     "SubjectScores": "rsafast.inference.subject_scores",
@@ -75,6 +78,7 @@ _HOME = {
     "cluster_test": "rsafast.inference.clusters",
     "cohens_d": "rsafast.inference.effects",
     "compare": "rsafast.comparison",
+    "compare_rules": "rsafast.inference.ladder",
     "compute_rdms": "rsafast.features",
     "cross_validate": "rsafast.inference.crossvalidation",
     "demean_blocks": "rsafast.inference.design",
@@ -114,6 +118,7 @@ __all__ = [
     "PermutationResult",
     "RDMRegression",
     "RDMs",
+    "RuleComparison",
     "RunMask",
     "SelectModel",
     "SubjectScores",
@@ -128,6 +133,7 @@ __all__ = [
     "cluster_test",
     "cohens_d",
     "compare",
+    "compare_rules",
     "compute_rdms",
     "cross_validate",
     "demean_blocks",

@@ -484,7 +484,7 @@ def _notes(
     few = [p.name for p, b in zip(parts, bounds, strict=True) if b.n_splits < 10]
     if few:
         notes.append(
-            f"Only few distinct splits exist in {', '.join(few)}: they share the same subjects, so"
+            f"Only few distinct splits exist ({', '.join(few)}): they share the same subjects, so"
             " that their spread is no confidence interval and its percentiles are no bounds."
         )
     odd = [p.name for p in parts if len(p.subjects) % 2]
@@ -496,7 +496,7 @@ def _notes(
     bad = [p.name for p, b in zip(parts, bounds, strict=True) if b.lower <= 0]
     if bad:
         notes.append(
-            f"No positive agreement between halves in {', '.join(bad)}: the attainable correlation"
+            f"No positive agreement between halves ({', '.join(bad)}): the attainable correlation"
             " is given as 0; these data bound nothing."
         )
     return tuple(notes)

@@ -24,13 +24,13 @@ from rsafast.inference.movies import Grouping, TimeCourses, courses_of
 from rsafast.mask import as_pair_mask
 from rsafast.memory import parse_bytes
 from rsafast.permutation import moments
-from rsafast.permutation.api import (
+from rsafast.permutation.setup import (
     Alternative,
-    _aligned,
-    _as_groups,
-    _check_choices,
-    _choose,
-    _null_moments,
+    aligned,
+    as_groups,
+    check_choices,
+    choose_plan,
+    null_moments,
 )
 from rsafast.permutation.statistics import Product, Statistic, build_statistic
 from rsafast.progress import track
@@ -274,12 +274,12 @@ def cluster_test(
     [(8.0, 13.0, True)]
     """
     comparator = get_comparator(method)
-    _check_choices(n_permutations, alternative, None, "auto", seed, "freedman-lane")
+    check_choices(n_permutations, alternative, None, "auto", seed, "freedman-lane")
     _check_cluster_choices(threshold, statistic)
     budget = parse_bytes(memory_budget)
-    a, b, z = _aligned(models, movie, covariates)
+    a, b, z = aligned(models, movie, covariates)
     keep = as_pair_mask(mask, a.n_stimuli)
-    groups = _as_groups(blocks, a.n_stimuli)
+    groups = as_groups(blocks, a.n_stimuli)
     course_of = ["all"] * b.n_rdms if courses is None else labels_of(b, courses, "courses")
     course_names, when, place = courses_of(b, times, course_of, "course")
     if len(when) < 2:
@@ -287,11 +287,14 @@ def cluster_test(
     forms = build_statistic(
         comparator, a, b, covariates=z, keep=keep, scheme="freedman-lane", rerank=False
     )
-    plan = _choose(forms, a, b, int(n_permutations), "auto", int(seed), groups, budget)
+    pairs = a.n_rdms * b.n_rdms
+    plan = choose_plan(
+        forms, pairs, a.n_stimuli, int(n_permutations), "auto", int(seed), groups, budget
+    )
 
     identity = np.arange(a.n_stimuli, dtype=np.int32)[None]
     observed = forms.evaluate(identity)[:, place, 0]
-    null = _null_moments(forms, a.n_stimuli, int(seed), groups)
+    null = null_moments(forms, a.n_stimuli, int(seed), groups, budget)
     mean, spread = null.mean[:, place], null.std[:, place]
     scale = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > _FLAT)
     skew = _skewness(forms, null.mean.shape, groups is None)[:, place]
@@ -376,7 +379,7 @@ def group_cluster_test(
     >>> [(c.start, c.stop, c.p_value) for c in found.clusters if c.p_value < 0.05]
     [(10.0, 14.0, 0.0009765625)]
     """
-    _check_choices(n_permutations, alternative, None, "auto", seed, "freedman-lane")
+    check_choices(n_permutations, alternative, None, "auto", seed, "freedman-lane")
     _check_cluster_choices(threshold, statistic)
     x, when, labels, method = _as_courses(values, times, names)
     n, m, t = x.shape

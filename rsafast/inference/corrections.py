@@ -84,19 +84,20 @@ def adjust_p(
             f"p holds {int(lacking.sum())} NaN of {values.size}; pass nan='omit' to leave them out"
             " of the count, if they do not lack because of their outcome"
         )
+    if not values.size:
+        return values
     moved = values.reshape(-1, 1) if axis is None else np.moveaxis(values, axis, 0)
     families = moved.reshape(len(moved), -1)
     adjusted = np.full_like(families, np.nan)
     for family, out in zip(families.T, adjusted.T, strict=True):
         there = ~np.isnan(family)
-        out[there] = _adjust(family[there], method)
+        if there.any():
+            out[there] = _adjust(family[there], method)
     adjusted = adjusted.reshape(moved.shape)
     return adjusted.reshape(values.shape) if axis is None else np.moveaxis(adjusted, 0, axis)
 
 
 def _adjust(p: FloatArray, method: Correction) -> FloatArray:
-    if not p.size:
-        return p
     if method in ("bh", "by"):
         return np.asarray(false_discovery_control(p, method=method))
     if method == "bonferroni":

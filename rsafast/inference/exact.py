@@ -236,7 +236,7 @@ def trend_test(
     reordered together by each of the T! orders (independent orders would ignore that units share
     checkpoint effects). It speaks for these units only, and rejects whatever makes the order
     matter: a trend, but also slow drift without direction. On random walks of 7 checkpoints it
-    rejects half of the time at a level of 0.05, so it is a test of "no dependence on time at all",
+    rejects 37 % of the time at a level of 0.05, so it is a test of "no dependence on time at all",
     never of "no trend". One curve is enough; 7 checkpoints have a floor of 2/5040.
 
     ``null="units"``: each unit's trend is symmetric about zero over units (sign flips of the
@@ -380,10 +380,7 @@ def _relabel(
     n_a, n_b = len(x), len(y)
     _at_least(n_a + n_b, 3, "a and b together", "units")
     pooled = np.concatenate([x, y]).T
-    centred = pooled - pooled.mean(axis=1, keepdims=True)
-    largest = np.abs(pooled).max(axis=1, keepdims=True)
-    flat = np.abs(centred).max(axis=1, keepdims=True) <= 1e-14 * largest
-    centred = np.where(flat, 0.0, centred / np.where(largest > 0, largest, 1.0))
+    centred, flat = _centred(pooled)
     squares = (centred**2).sum(axis=1, keepdims=True)
     # Null variance of the sum over n_a of N units drawn without replacement.
     total = n_a + n_b
@@ -405,7 +402,7 @@ def _relabel(
         possible=patterns,
         names=names, unit=unit, n_units=(n_a, n_b),
         notes=tuple(
-            f"{name}: all values are equal" for name, same in zip(names, flat[:, 0], strict=True)
+            f"{name}: all values are equal" for name, same in zip(names, flat, strict=True)
             if same
         ),
     )  # fmt: skip
@@ -434,10 +431,7 @@ def _reorder(
     """All orders of the checkpoints of mean curves (k, T)."""
     n_samples, seed, max_exact = samples
     n = len(weights)
-    centred = mean_curves - mean_curves.mean(axis=1, keepdims=True)
-    largest = np.abs(mean_curves).max(axis=1, keepdims=True)
-    flat = np.abs(centred).max(axis=1, keepdims=True) <= 1e-14 * largest
-    centred = np.where(flat, 0.0, centred / np.where(largest > 0, largest, 1.0))
+    centred, flat = _centred(mean_curves)
     rise = weights / np.sqrt((weights**2).sum())
     spread = np.sqrt((centred**2).sum(axis=1, keepdims=True) / (n - 1))
     z = centred / np.where(spread > 0, spread, 1.0)
@@ -458,11 +452,23 @@ def _reorder(
         names=names, unit=unit, n_units=(len(trends),), n_checkpoints=n,
         notes=tuple(
             f"{name}: the mean curve is constant" for name, same in zip(
-                names, flat[:, 0], strict=True
+                names, flat, strict=True
             ) if same
         ),
         per_unit=trends,
     )  # fmt: skip
+
+
+def _centred(rows: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """Rows minus their mean, at most 1 in size, and which of them do not vary (then zero)."""
+    largest = np.abs(rows).max(axis=1, keepdims=True)
+    centred = rows / np.where(largest > 0, largest, 1.0)
+    centred = centred - centred.mean(axis=1, keepdims=True)
+    spread = np.abs(centred).max(axis=1, keepdims=True)
+    flat = spread <= 1e-14
+    centred = np.where(flat, 0.0, centred / np.where(flat, 1.0, spread))
+    # Again: far from zero, the first mean is off by its rounding, which would break ties.
+    return centred - centred.mean(axis=1, keepdims=True), flat[:, 0]
 
 
 def _result(

@@ -166,23 +166,28 @@ class ExactTestResult:
 
     def _floor(self) -> str:
         sided = "two-sided" if self.alternative == "two-sided" else "one-sided"
-        line = f"{self._who()}: p cannot be below {_short(self.floor)} {sided}"
-        if not self.exact:
-            return f"{line}; a larger n_samples would allow less."
-        if self.n_checkpoints:
-            return f"{line}; every further checkpoint divides that by the number of checkpoints."
-        n = self.n_units[0] if len(self.n_units) == 1 else min(self.n_units)
-        better = [m for m in (n + 1, n + 3) if m > n]
-        each = " each" if len(self.n_units) == 2 else ""
-        allowed = ", ".join(
-            f"{m} {_plural(self.unit, m)}{each}{' would allow' if i == 0 else ''} "
-            f"{_short(self._floor_of(m))}"
-            for i, m in enumerate(better)
-        )
+        line = f"{self._who()}: p cannot be below {_short(self.floor)} {sided}; {self.lift}"
+        if not self.exact or self.n_checkpoints:
+            return f"{line}."
         return (
-            f"{line}; {allowed}. To say something about these {_plural(self.unit, 2)} only, use a "
+            f"{line}. To say something about these {_plural(self.unit, 2)} only, use a "
             "label permutation (permutation_test); to generalise to stimuli, resample stimuli "
             "(bootstrap)."
+        )
+
+    @property
+    def lift(self) -> str:
+        """What would lower the floor of p, in words."""
+        if not self.exact:
+            return "a larger n_samples would allow less"
+        if self.n_checkpoints:
+            return "every further checkpoint divides that by the number of checkpoints"
+        n = min(self.n_units)
+        each = " each" if len(self.n_units) == 2 else ""
+        near, far = n + 1, n + 3
+        return (
+            f"{near} {_plural(self.unit, near)}{each} would allow {_short(self._floor_of(near))}, "
+            f"{far} {_plural(self.unit, far)}{each} {_short(self._floor_of(far))}"
         )
 
     def _floor_of(self, n: int) -> float:

@@ -24,8 +24,9 @@ from rsafast.comparison import require_correlation
 from rsafast.errors import InvalidInputError
 from rsafast.mask import as_pair_mask, check_complete
 from rsafast.memory import parse_bytes
-from rsafast.permutation.api import Engine, permutation_test, run_test
+from rsafast.permutation.api import permutation_test, run_test
 from rsafast.permutation.result import PermutationResult
+from rsafast.permutation.setup import Engine
 from rsafast.permutation.statistics import Group, Index, evaluate_forms
 from rsafast.projection import orthonormal
 from rsafast.rdms import RDMs, align, as_rdms

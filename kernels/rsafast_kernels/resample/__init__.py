@@ -32,7 +32,7 @@ from rsafast_kernels.rank import average_ranks
 
 __all__ = ["Products", "Resampler", "weighted_ranks"]
 
-MAX_STIMULI = 23_000  # 16 bits number the chunks of 4,096 pairs in order
+MAX_STIMULI = 16_383  # four times the number of a stimulus fits 16 bits
 MAX_DRAWN = 46_340  # stimuli of one resample: twice its pairs fit 32 bits
 _ROWS = 16  # RDMs sorted at a time
 
@@ -63,7 +63,7 @@ class Resampler:
     Parameters
     ----------
     a, b : (M, pairs) and (N, pairs) float64 dissimilarities in squareform order
-    n : stimuli, at most 23,000
+    n : stimuli, at most 16,383
     ranks : replace values by their average ranks in the resample
     centred : subtract the mean over the pairs of the resample
     whitened : multiply by V^(-1/2) of the resample (without a mask only)
@@ -143,9 +143,9 @@ class Resampler:
             raise InvalidInputError("ranks need a Resampler made with ranks=True")
         row = _counts(np.asarray(weights)[None], self._n)[0]
         out = []
-        for order, *_ in self._prepared:
+        for order, _, _, tied in self._prepared:
             out.append(np.empty((len(order), len(self._keep))))
-            native.resample_rank_one(self._n, order, row, out[-1], num_threads())
+            native.resample_rank_one(self._n, order, tied, row, out[-1], num_threads())
         return out[0], out[1]
 
     def _sizes(self) -> tuple[int, int]:

@@ -23,6 +23,7 @@ using Exact = unsigned __int128;
 
 constexpr std::size_t slack = block;  // `append` writes whole blocks
 constexpr std::size_t panel_budget = std::size_t{1} << 30;
+constexpr std::size_t right_rows = 24;  // converted at a time; with what they meet they fill an L2
 constexpr double noise = 1e-24;  // of the squared length: what is below is no spread
 
 int thread_number() {
@@ -153,26 +154,42 @@ struct Batch {  // up to 16 resamples
     }
 };
 
+constexpr std::size_t chunks(std::size_t pairs) { return (pairs >> chunk_bits) + 1; }
+
 struct RankScratch {
     std::size_t line_bytes, base_words, stride, lane_stride;
     Buffer<char> lines;
     Buffer<std::int32_t> bases, panel, row;
+    Buffer<double> right;  // rows of the prepared side, as float64
     std::vector<char> narrow;
+#if defined(__AVX512BW__)
+    std::vector<std::int16_t> table;
+#endif
 
     RankScratch(const Layout& layout, const Lines& where, int tile)
         : line_bytes(round_up(where.total * lanes * sizeof(Wide), 64)),
-          base_words(((layout.start[layout.n] >> chunk_bits) + 1) * lanes),
+          base_words(chunks(layout.start[layout.n]) * lanes),
           stride(round_up(layout.largest_bucket(), row_multiple) + slack),
           lane_stride(stride * tile),
           lines(line_bytes * tile),
           bases(base_words * tile),
           panel(lane_stride * lanes),
           row(static_cast<std::size_t>(layout.blocks) * block * lanes),
+          right(stride * right_rows),
           narrow(tile) {
+#if defined(__AVX512BW__)
+        table.resize(looked_up * lanes * tile);
+#endif
         std::fill_n(bases.data(), base_words * tile, 0);
         std::fill_n(panel.data(), lane_stride * lanes, 0);
     }
 };
+
+#if defined(__AVX512BW__)
+bool short_bases(const Ranked& rdm, const Batch& batch) {
+    return chunks(rdm.count) <= looked_up && batch.most_pairs < short_base;
+}
+#endif
 
 void walk(const Ranked& rdm, const Layout& layout, const Lines& where, const Batch& batch, int m,
           RankScratch& scratch) {
@@ -183,6 +200,11 @@ void walk(const Ranked& rdm, const Layout& layout, const Lines& where, const Bat
              scratch.bases.data() + m * scratch.base_words);
     if (!scratch.narrow[m])
         walk(rdm, layout, where, batch.counts.data(), batch.start, reinterpret_cast<Wide*>(lines));
+#if defined(__AVX512BW__)
+    if (scratch.narrow[m] && short_bases(rdm, batch))
+        tabulate(scratch.bases.data() + m * scratch.base_words, chunks(rdm.count), batch.start,
+                 scratch.table.data() + m * looked_up * lanes);
+#endif
 }
 
 // Bucket of the m-th RDM of a tile, into its row of every lane's panel.
@@ -196,6 +218,16 @@ void unpack(const Ranked& rdm, const Layout& layout, const Lines& where, const B
         unpack(rdm, layout, batch.thinned, bucket, from, bases, scratch.row.data(), panel,
                scratch.lane_stride, reinterpret_cast<const char*>(from) + scratch.line_bytes);
     };
+#if defined(__AVX512BW__)
+    if (scratch.narrow[m] && short_bases(rdm, batch)) {
+        const auto* from = reinterpret_cast<const Narrow*>(lines) + first;
+        unpack(rdm, layout, batch.thinned, bucket, from,
+               scratch.table.data() + m * looked_up * lanes, batch.start,
+               reinterpret_cast<std::uint16_t*>(scratch.row.data()), panel, scratch.lane_stride,
+               reinterpret_cast<const char*>(from) + scratch.line_bytes);
+        return;
+    }
+#endif
     if (scratch.narrow[m]) go(reinterpret_cast<const Narrow*>(lines) + first);
     else go(reinterpret_cast<const Wide*>(lines) + first);
 }
@@ -267,8 +299,14 @@ struct RankJob {
                 const std::size_t length = batch.length(layout, l, bucket);
                 const std::size_t at = batch.at(layout, l, bucket);
                 const std::int32_t* from = scratch.panel.data() + l * scratch.lane_stride;
-                product(from, scratch.stride, count_a, panel + at * count_b, length,
-                        static_cast<int>(count_b), length, out(l), wide);
+                // Converted once for the whole tile, not in every product.
+                for (std::size_t j = 0; j < count_b; j += right_rows) {
+                    const std::size_t some = std::min(right_rows, count_b - j);
+                    const B* right = panel + at * count_b + j * length;
+                    std::copy(right, right + some * length, scratch.right.data());
+                    product(from, scratch.stride, count_a, scratch.right.data(), length,
+                            static_cast<int>(some), length, out(l) + j, wide);
+                }
                 for (int m = 0; m < count_a; ++m)
                     if (a.tied.data()[first_a + m] || !centred)
                         squares[m * lanes + l] += weighted_square(
@@ -283,25 +321,31 @@ struct RankJob {
                           squares.data() + m * lanes, used);
     }
 
+    // Bytes of the prepared side that are worth having at once.
+    std::size_t panel_bytes() const {
+        const std::size_t row = (layout.start[layout.n] + layout.buckets() * row_multiple) * lanes *
+                                sizeof(double);
+        return std::min(std::max(row, panel_budget), row * std::max<std::size_t>(1, b.rdms()));
+    }
+
     template <class B>
-    void run(const Batch& batch, std::size_t first, int used, RankScratch* scratch,
+    void run(const Batch& batch, std::size_t first, int used, RankScratch* scratch, B* panel,
              int threads) const {
         const std::size_t models = a.rdms(), brains = b.rdms();
         const std::size_t row = std::max<std::size_t>(1, batch.begin.back() * sizeof(B));
-        const std::size_t step = std::max<std::size_t>(1, std::min(brains, panel_budget / row));
-        const Buffer<B> panel(step * batch.begin.back());
+        const std::size_t step = std::min(brains, panel_bytes() / row);
         for (std::size_t first_b = 0; first_b < brains; first_b += step) {
             const std::size_t count_b = std::min(step, brains - first_b);
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
             for (Index k = 0; k < static_cast<Index>(count_b); ++k)
-                prepare(batch, first, first_b + k, first_b, count_b, scratch[thread_number()],
-                        panel.data(), used);
+                prepare(batch, first, first_b + k, first_b, count_b, scratch[thread_number()], panel,
+                        used);
             const Index tiles = (models + tile - 1) / tile;
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
             for (Index t = 0; t < tiles; ++t)
                 multiply(batch, first, t * tile,
                          static_cast<int>(std::min<std::size_t>(tile, models - t * tile)), first_b,
-                         count_b, scratch[thread_number()], panel.data(), used);
+                         count_b, scratch[thread_number()], panel, used);
         }
     }
 };
@@ -320,6 +364,8 @@ void ranked(int n, Stack a, Stack b, Array<const std::int32_t> rows, Array<const
                       products, squares_a, squares_b, pairs, std::clamp(shared, 1, 16)};
     std::vector<RankScratch> scratch;
     for (int t = 0; t < threads; ++t) scratch.emplace_back(layout, where, job.tile);
+    std::vector<Buffer<char>> panels;
+    for (int t = 0; t < sharing.outer; ++t) panels.emplace_back(job.panel_bytes());
     sharing.run(batches, [&](std::size_t t, int thread) {
         const std::size_t first = t * lanes;
         const int used = static_cast<int>(std::min<std::size_t>(lanes, resamples - first));
@@ -328,8 +374,10 @@ void ranked(int n, Stack a, Stack b, Array<const std::int32_t> rows, Array<const
         // A weighted rank of the prepared side fits 32 bits unless stimuli are drawn very often.
         const bool fits = 2 * batch.most_pairs * batch.most_of_pair < (std::int64_t{1} << 31);
         RankScratch* own = scratch.data() + (sharing.outer > 1 ? thread : 0);
-        if (fits) job.run<std::int32_t>(batch, first, used, own, sharing.inner);
-        else job.run<double>(batch, first, used, own, sharing.inner);
+        char* const panel = panels[thread].data();
+        if (fits)
+            job.run(batch, first, used, own, reinterpret_cast<std::int32_t*>(panel), sharing.inner);
+        else job.run(batch, first, used, own, reinterpret_cast<double*>(panel), sharing.inner);
     });
 }
 
@@ -344,10 +392,10 @@ void sort(int n, Array<const double> ranks, Array<const std::uint8_t> keep,
     std::size_t p = 0;
     for (std::uint32_t i = 0; i < static_cast<std::uint32_t>(n); ++i)
         for (std::uint32_t j = i + 1; j < static_cast<std::uint32_t>(n); ++j)
-            if (keep.data()[p++]) pairs.push_back(i | j << 16);
+            if (keep.data()[p++]) pairs.push_back(packed(i, j));
 #pragma omp parallel num_threads(threads)
     {
-        std::vector<std::uint32_t> ties(2 * count + 1), place(2 * count + 1);
+        std::vector<std::uint32_t> ties(2 * count + 1), next(2 * count + 1);
         std::vector<std::uint16_t> filled(layout.buckets());
 #pragma omp for schedule(dynamic)
         for (Index k = 0; k < static_cast<Index>(rdms); ++k) {
@@ -358,12 +406,13 @@ void sort(int n, Array<const double> ranks, Array<const std::uint8_t> keep,
             for (std::size_t t = 0; t < count; ++t) ++ties[key(t)];
             bool any = false;
             for (std::size_t r = 2; r <= 2 * count; ++r) {
-                place[r] = static_cast<std::uint32_t>((r - 1 - ties[r]) / 2);
+                next[r] = static_cast<std::uint32_t>((r - 1 - ties[r]) / 2);
                 any |= ties[r] > 1;
             }
             for (std::size_t t = 0; t < count; ++t) {
                 const std::size_t r = key(t);
-                to[place[r]++] = pairs[t] | (--ties[r] == 0 ? last_of_ties : 0);
+                const bool last = --ties[r] == 0;
+                to[next[r]++] = pairs[t] | (any && last ? last_of_ties : 0);
             }
             tied.data()[k] = any;
             std::fill(filled.begin(), filled.end(), 0);
@@ -371,7 +420,8 @@ void sort(int n, Array<const double> ranks, Array<const std::uint8_t> keep,
             std::fill_n(chunk.data() + k * padded, padded, 0);
             for (std::size_t t = 0; t < count; ++t) {
                 const int i = static_cast<int>(row_of(to[t]));
-                const std::size_t at = k * padded + layout.at(i, static_cast<int>(column_of(to[t])));
+                const std::size_t column = column_of(to[t]) - layout.first(i) * block;
+                const std::size_t at = k * padded + layout.start[i] + place(column);
                 slot.data()[at] = ++filled[layout.bucket_of[i]];
                 chunk.data()[at] = static_cast<std::uint16_t>(t >> chunk_bits);
             }
@@ -380,8 +430,8 @@ void sort(int n, Array<const double> ranks, Array<const std::uint8_t> keep,
 }
 
 // Average ranks in one resample, to squareform order; 0 for pairs that it does not hold.
-void rank_one(int n, Array<const std::uint32_t> order, Array<const std::int32_t> weights,
-              Array<double> out, int threads) {
+void rank_one(int n, Array<const std::uint32_t> order, Array<const std::uint8_t> tied,
+              Array<const std::int32_t> weights, Array<double> out, int threads) {
     nb::gil_scoped_release release;
     const std::size_t rdms = order.shape(0), count = order.shape(1), pairs = out.shape(1);
     const std::int32_t* w = weights.data();
@@ -400,7 +450,7 @@ void rank_one(int n, Array<const std::uint32_t> order, Array<const std::int32_t>
             std::size_t end = t;
             std::int64_t after = before;
             do after += weight(end);
-            while (!(from[end++] & last_of_ties));
+            while (!(from[end++] & last_of_ties) && tied.data()[k]);
             const double rank = 0.5 * static_cast<double>(before + after + 1);
             for (; t < end; ++t)
                 to[row[row_of(from[t])] + column_of(from[t])] = weight(t) ? rank : 0.0;
@@ -506,18 +556,25 @@ struct ValueJob {
     // The thinned pairs of one RDM, centred if asked. Returns Σ w v², exactly 0 if that is noise,
     // and, through `floor`, what counts as noise.
     double thin(const Resample& resample, const double* from, double* to, double& floor) const {
-        double* next = to;
-        for (int i = 0; i < layout.n; ++i)
-            if (resample.thin.holds(i))
-                next = resample.thin.append_row(layout, i, from + layout.start[i], next);
-        std::fill(next, to + resample.length, 0.0);
         auto sum = V::zero(), square = V::zero();
-        const double* w = resample.weights.data();
-        for (std::size_t k = 0; k < resample.length; k += V::width) {
-            const auto v = load(to + k), wv = load(w + k) * v;
-            sum += wv;
-            square += wv * v;
+        const double* const w = resample.weights.data();
+        std::size_t done = 0;
+        // A row behind the writing, from the L1 cache.
+        const auto add = [&](const double* end) {
+            for (; to + done + V::width <= end; done += V::width) {
+                const auto v = load(to + done), wv = load(w + done) * v;
+                sum += wv;
+                square += wv * v;
+            }
+        };
+        double* next = to;
+        for (int i = 0; i < layout.n; ++i) {
+            if (!resample.thin.holds(i)) continue;
+            next = resample.thin.append_row(layout, i, from + layout.start[i], next);
+            add(next);
         }
+        std::fill(next, to + resample.length, 0.0);
+        add(to + resample.length);
         floor = noise * V::sum(square);
         if (!centred) return V::sum(square);
         const double mean = V::sum(sum) / resample.pairs;
@@ -552,7 +609,7 @@ struct ValueJob {
     }
 
     void run(const Resample& resample, double* products, double* squares_a, double* squares_b,
-             Buffer<double>* scratch, int threads) const {
+             Buffer<double>* scratch, double* panel, int threads) const {
         const std::size_t models = a.shape(0), brains = b.shape(0), padded = a.shape(1);
         const std::size_t length = resample.length, stride = length + slack;
         if (resample.pairs == 0) {
@@ -563,11 +620,10 @@ struct ValueJob {
         }
         const Additive additive(resample.thin);
         std::vector<Sums> sums_b(brains);
-        const Buffer<double> panel(brains * stride);
         // Rows in turn: `append` writes beyond the end of each.
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
         for (Index k = 0; k < static_cast<Index>(brains); ++k) {
-            double floor, *to = panel.data() + k * stride;
+            double floor, *to = panel + k * stride;
             const double plain = thin(resample, b.data() + k * padded, to, floor);
             if (whitened) sums_b[k] = sums(resample, additive, to);
             squares_b[k] = square(additive, sums_b[k], plain, floor);
@@ -587,7 +643,7 @@ struct ValueJob {
             }
             double* const out = products + first * brains;
             std::fill_n(out, count * brains, 0.0);
-            product(rows, stride, static_cast<int>(count), panel.data(), stride,
+            product(rows, stride, static_cast<int>(count), panel, stride,
                     static_cast<int>(brains), length, out, brains);
             if (!whitened) continue;
             for (std::size_t m = 0; m < count; ++m)
@@ -611,15 +667,16 @@ void values(int n, Array<const double> a, Array<const double> b, Array<const std
     const int shared = static_cast<int>((models + sharing.inner - 1) / sharing.inner);
     const ValueJob job{layout,  a,        b, keep.size() ? keep.data() : nullptr,
                        centred, whitened, std::clamp(shared, 1, 8)};
-    std::vector<Buffer<double>> scratch;
-    for (int t = 0; t < threads; ++t)
-        scratch.emplace_back((round_up(padded, row_multiple) + slack) * job.tile);
+    const std::size_t row = round_up(padded, row_multiple) + slack;
+    std::vector<Buffer<double>> scratch, panels;
+    for (int t = 0; t < threads; ++t) scratch.emplace_back(row * job.tile);
+    for (int t = 0; t < sharing.outer; ++t) panels.emplace_back(row * brains);
     sharing.run(resamples, [&](std::size_t r, int thread) {
         const ValueJob::Resample resample(layout, rows.data() + r * n, job.keep);
         pairs.data()[r] = resample.pairs;
         job.run(resample, products.data() + r * models * brains, squares_a.data() + r * models,
                 squares_b.data() + r * brains, scratch.data() + (sharing.outer > 1 ? thread : 0),
-                sharing.inner);
+                panels[thread].data(), sharing.inner);
     });
 }
 
