@@ -16,13 +16,16 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
+from matplotlib.figure import Figure
 from rsafast_kernels import threads
 from scipy.stats import binomtest, rankdata
 
 import rsafast as rf
 from rsafast.demo.population import Population
 from rsafast.inference.intervals import interval, rescaled
+from rsafast.plotting import DEFAULT_PALETTE, style_axes
 
 HERE = Path(__file__).parent
 TABLE = HERE / "results" / "ground_truth.csv"
@@ -488,3 +491,145 @@ def row(part, question, n, test, role, nominal, hits, total, subjects="", method
     numbers = (f"{value:.4f}" for value in (hits / total, low, high))
     given = (part, question, n, subjects, method, resampled, test, role, nominal, hits, total)
     return dict(zip(COLUMNS, (*map(str, given), *numbers), strict=True))
+
+
+def stored():
+    """Rows of the stored table."""
+    if not TABLE.exists():
+        return []
+    with TABLE.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def store(part, rows):
+    """Replace the rows of one part."""
+    parts = ("false positives", "coverage")
+    every = [r for r in stored() if r["part"] != part] + rows
+    with TABLE.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(sorted(every, key=lambda r: parts.index(r["part"])))
+
+
+def share(r):
+    """A rate with its interval, in per cent."""
+    rate, low, high = (100 * float(r[name]) for name in ("rate", "low", "high"))
+    return f"{rate:.1f} ({low:.1f}–{high:.1f})"
+
+
+def false_positive_table(rows):
+    """Markdown: one line a test."""
+    lines = ["| question, and what holds | test | n | α (%) | false positives (%) |", "|---|" * 5]
+    lines[1] = "|---|---|---|---|---|"
+    for r in rows:
+        practice = PRACTICES[r["question"]]
+        name = f"**{r['test']}**" if r["role"] == "ours" else r["test"]
+        lines.append(
+            f"| {practice.title} | {name} | {r['n']} | {100 * float(r['nominal']):g} | {share(r)} |"
+        )
+    return "\n".join(lines)
+
+
+def coverage_table(rows):
+    """Markdown: one line a design and target, one column a kind of interval."""
+    lines = [
+        f"| study | comparator | resampled | n | subjects | of | {' | '.join(INTERVALS)} | studies |",
+        "|---" * (7 + len(INTERVALS)) + "|",
+    ]
+    designs = {}
+    for r in rows:
+        names = ("question", "method", "resampled", "n", "subjects", "role", "experiments")
+        designs.setdefault(tuple(r[name] for name in names), {})[r["test"]] = r
+    for (*design, total), kinds in designs.items():
+        rates = " | ".join(f"{100 * float(kinds[kind]['rate']):.1f}" for kind in INTERVALS)
+        lines.append(f"| {' | '.join(design)} | {rates} | {total} |")
+    return "\n".join(lines)
+
+
+def write_report():
+    """Write the tables beside the result and into the page, and draw the figure."""
+    rows = stored()
+    tables = {
+        "false-positives": false_positive_table([r for r in rows if r["part"] != "coverage"]),
+        "coverage": coverage_table([r for r in rows if r["part"] == "coverage"]),
+    }
+    REPORT.write_text("\n\n".join(tables.values()) + "\n", encoding="utf-8")
+    page = PAGE.read_text(encoding="utf-8")
+    for name, table in tables.items():
+        start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
+        before, rest = page.split(start)
+        page = f"{before}{start}\n{table}\n{end}{rest.split(end)[1]}"
+    PAGE.write_text(page, encoding="utf-8")
+    draw(rows).savefig(FIGURE, metadata={"Date": None})
+
+
+def draw(rows):
+    """False-positive rates of every test at n = 92, and the coverage of every interval."""
+    mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "rsafast", "font.size": 8.5})
+    figure = Figure(figsize=(7.6, 7.2), layout="constrained")
+    upper, lower = figure.subplots(2, 1, height_ratios=(1.55, 1))
+    draw_false_positives(
+        upper, [r for r in rows if r["part"] != "coverage" and r["n"] == "92" and r["question"] != "zero"]
+    )
+    draw_coverage(lower, [r for r in rows if r["part"] == "coverage"])
+    return figure
+
+
+def draw_false_positives(ax, rows):
+    style_axes(ax)
+    place, names, titles = 0.0, [], set()
+    for r in rows:
+        if r["question"] not in titles:
+            titles.add(r["question"])
+            place -= 1.9
+            ax.text(0, place + 0.75, PRACTICES[r["question"]].title, weight="bold", va="center",
+                    transform=ax.get_yaxis_transform(), color=DEFAULT_PALETTE.ink)  # fmt: skip
+        ours = r["role"] == "ours"
+        rate, low, high = (100 * float(r[name]) for name in ("rate", "low", "high"))
+        colour = DEFAULT_PALETTE.ink if ours else DEFAULT_PALETTE.accent
+        ax.plot([low, high], [place, place], color=colour, linewidth=1.4)
+        ax.plot(rate, place, "o" if ours else "s", color=colour, markersize=5)
+        names.append((place, r["test"]))
+        place -= 1.0
+    ax.axvline(100 * ALPHA, color=DEFAULT_PALETTE.edge, linewidth=0.8, linestyle="--")
+    ax.set_yticks([p for p, _ in names], [name for _, name in names])
+    ax.set(xlim=(0, 100), ylim=(place, 0.2), xlabel="false positives (%), 95 % interval; dashed: α")
+    ax.set_title("practices of published studies (squares) and ours (dots)", loc="left")
+
+
+def draw_coverage(ax, rows):
+    style_axes(ax)
+    groups = list(dict.fromkeys(r["resampled"] for r in rows))
+    marks = dict(zip(INTERVALS, "osD^", strict=True))
+    for g, name in enumerate(groups):
+        own = [r for r in rows if r["resampled"] == name]
+        spread = np.linspace(-0.4, 0.4, len(own)) if len(own) > 1 else [0.0]
+        for x, r in zip(spread, own, strict=True):
+            rate, low, high = (100 * float(r[key]) for key in ("rate", "low", "high"))
+            small = r["n"] != "92"
+            colour = DEFAULT_PALETTE.accent if small else DEFAULT_PALETTE.ink
+            ax.plot([g + x] * 2, [low, high], color=colour, linewidth=0.5, alpha=0.4)
+            ax.plot(g + x, rate, marks[r["test"]], color=colour, markersize=2.6)
+    ax.axhspan(93, 97, color=DEFAULT_PALETTE.fill, alpha=0.4, linewidth=0)
+    ax.axhline(95, color=DEFAULT_PALETTE.edge, linewidth=0.8, linestyle="--")
+    ax.set_xticks(range(len(groups)), [name.replace("+", " ×\n") for name in groups])
+    ax.set(ylim=(86, 100), xlabel="resampled", ylabel="coverage (%)")
+    ax.set_title("95 % intervals, n = 92 (dark) and 720 (light); band: 2 points", loc="left")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="+", choices=("false-positives", "coverage", "report"))
+    parser.add_argument("--workers", type=int, default=2)
+    given = parser.parse_args()
+    with ProcessPoolExecutor(given.workers) as pool:
+        if "false-positives" in given.parts:
+            store("false positives", list(false_positives(pool.map)))
+        if "coverage" in given.parts:
+            store("coverage", list(coverage(pool.map, cells())))
+    if "report" in given.parts:
+        write_report()
+
+
+if __name__ == "__main__":
+    main()
