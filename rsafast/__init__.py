@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rsafast.comparison import compare
     from rsafast.features import compute_rdms
+    from rsafast.inference.bootstrap import bootstrap
+    from rsafast.inference.bootstrap_result import BootstrapResult
     from rsafast.inference.corrections import adjust_p
     from rsafast.inference.effects import EffectSize, cohens_d
     from rsafast.inference.exact import sign_flip_test, swap_test, trend_test
@@ -21,11 +23,13 @@ if TYPE_CHECKING:
 
 # Imported on first use, so that `rsafast --help` need not wait for SciPy.
 _HOME = {
+    "BootstrapResult": "rsafast.inference.bootstrap_result",
     "EffectSize": "rsafast.inference.effects",
     "ExactTestResult": "rsafast.inference.exact_result",
     "PermutationResult": "rsafast.permutation.result",
     "RDMs": "rsafast.rdms",
     "adjust_p": "rsafast.inference.corrections",
+    "bootstrap": "rsafast.inference.bootstrap",
     "cohens_d": "rsafast.inference.effects",
     "compare": "rsafast.comparison",
     "compute_rdms": "rsafast.features",
@@ -38,11 +42,13 @@ _HOME = {
 }
 
 __all__ = [
+    "BootstrapResult",
     "EffectSize",
     "ExactTestResult",
     "PermutationResult",
     "RDMs",
     "adjust_p",
+    "bootstrap",
     "cohens_d",
     "compare",
     "compute_rdms",
