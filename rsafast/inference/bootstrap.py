@@ -52,6 +52,7 @@ from rsafast.memory import format_bytes, parse_bytes
 from rsafast.progress import track
 
 MIN_RESAMPLES = 100
+_ROUNDING = 1e-12  # similarities that differ by less are the same
 _FEW = 10  # items of a factor below which standard errors are rough
 
 
@@ -221,7 +222,7 @@ def bootstrap_of(
         ceiling_replicates=None if ceilings is None else ceilings.replicates[factors],
         p_ceiling=None if against is None else against.p,
         p_ceiling_quantile=None if against is None else against.p_quantile,
-        notes=_notes(study, items, rule, int(valid.sum()), alignment.dof),
+        notes=_notes(study, items, rule, int(valid.sum()), alignment),
         parameters={
             "rules": list(study.layout.rules),
             "pairs": int(study.keep.sum()),
@@ -503,7 +504,8 @@ def standard_error(
         dof["stimuli"] = jackknife_dof(without_stimuli)
     variance = np.maximum(corrected_variance(raw, items), 0.0)
     parts = {factor: raw[(factor,)] / (1.0 - 1.0 / n) for factor, n in items.items()}
-    return np.sqrt(variance), satterthwaite(variance, parts, dof)
+    error = np.sqrt(variance)
+    return np.where(error > _ROUNDING, error, 0.0), satterthwaite(variance, parts, dof)
 
 
 def _pairwise(rule: _Rule, rules: _Sampled, items: _Items) -> _Inference:
@@ -531,7 +533,7 @@ def _against(
 ) -> _AgainstCeiling:
     """Alignments less the lower ceiling, and the standard error of both bounds."""
     plain = _Rule("t", rule.level, rule.rescale)  # no interval is asked for
-    got = plain.infer(rules - ceilings.at(np.s_[:, 0]), items.of_rules(), two_sided=True)
+    got = plain.infer(rules - ceilings.at(np.s_[None, :, 0]), items.of_rules(), two_sided=True)
     error, _ = standard_error(
         {u: np.swapaxes(values, 1, 2) for u, values in ceilings.replicates.items()},
         np.swapaxes(ceilings.jackknifes["stimuli"], 1, 2) if ceilings.jackknifes else None,
@@ -544,7 +546,7 @@ def _against(
 
 
 def _notes(
-    study: Study, items: _Items, rule: _Rule, replicates: int, dof: FloatArray
+    study: Study, items: _Items, rule: _Rule, replicates: int, alignment: _Inference
 ) -> tuple[str, ...]:
     layout, factors, notes = study.layout, items.factors, []
     if "seeds" in factors and len(set(layout.n_seeds.tolist())) > 1:
@@ -565,10 +567,15 @@ def _notes(
             f"The smallest resampled factor has {items.least:g} items: standard errors are rough;"
             " report an exact test over these items beside them (sign_flip_test, swap_test)."
         )
-    tail = norm.cdf(-student.ppf((1 + rule.level) / 2, dof.min()))
+    tail = norm.cdf(-student.ppf((1 + rule.level) / 2, alignment.dof.min()))
     if rule.kind != "t" and tail * (replicates + 1) < 1:
         notes.append(
             f"With so few items, {100 * rule.level:g} % intervals end beyond the outermost of"
             f" {replicates:,} replicates and are too narrow; use interval='t'."
+        )
+    if (alignment.standard_error == 0).any():
+        notes.append(
+            "Some alignments are the same in every resample: they have no standard error to be"
+            " tested with, and their p is NaN."
         )
     return tuple(notes)
