@@ -8,12 +8,16 @@ the result (design of the engine: `rsafast_kernels.orbit`).
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from rsafast_kernels.rank import average_ranks
+from scipy.linalg import helmert
 
 from rsafast.errors import InvalidInputError, UnsupportedCaseError
 
 FloatArray = NDArray[np.float64]
+
+# Smallest over largest variance of a contrast, below which sigma_k counts as singular.
+_SINGULAR = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,11 @@ def get_comparator(method: str) -> Comparator:
 
 
 def prepare(
-    comparator: Comparator, vectors: FloatArray, n: int, names: tuple[str, ...]
+    comparator: Comparator,
+    vectors: FloatArray,
+    n: int,
+    names: tuple[str, ...],
+    whitener: FloatArray | None = None,
 ) -> FloatArray:
     """Vectors whose products are the comparator's values.
 
@@ -71,6 +79,7 @@ def prepare(
     vectors : (k, pairs) dissimilarities in squareform order, finite.
     n : number of stimuli; used by the whitened comparators only.
     names : of the k RDMs, for error messages.
+    whitener : (n - 1, n) from `whitener_of`, where the conditions' noise is not equal.
 
     Raises
     ------
@@ -87,7 +96,7 @@ def prepare(
     if comparator.centred:
         prepared -= prepared.mean(axis=1, keepdims=True)
     if comparator.whitened:
-        prepared = whiten(prepared, n)
+        prepared = whiten(prepared, n) if whitener is None else whiten_with(prepared, whitener)
     norms = _norms(prepared)
     flat = norms <= 1e-12 * length
     if flat.any():
@@ -124,6 +133,72 @@ def whiten(vectors: FloatArray, n: int) -> FloatArray:
     additive = effects[:, x] + effects[:, y]
     rest = vectors - mean - additive
     return mean / np.sqrt(2 * n) + additive / np.sqrt(n) + rest / np.sqrt(2)
+
+
+def whiten_with(vectors: FloatArray, whitener: FloatArray) -> FloatArray:
+    """Multiply by V^(-1/2) for the noise covariance that `whitener` (n - 1, n) was made of.
+
+    V = (C Σ Cᵀ)∘² acts on pairs as f ↦ diag of C Σ (Σ_p f_p c_p c_pᵀ) Σ Cᵀ, so its inverse is the
+    smallest second moment, in the metric of Σ, that has these dissimilarities: with F the matrix
+    of f and W the whitener, fᵀ V⁻¹ g = ¼ tr(W F Wᵀ W G Wᵀ). Returned are the n(n-1)/2 entries of
+    ½ W F Wᵀ on and above the diagonal, those above it times √2.
+    """
+    n = whitener.shape[1]
+    x, y = np.triu_indices(n, 1)
+    rows, columns = np.triu_indices(n - 1)
+    scale = np.where(rows == columns, 0.5, np.sqrt(0.5))
+    square = np.zeros((n, n))
+    out = np.empty_like(vectors)
+    for row, vector in zip(out, vectors, strict=True):
+        square[x, y] = square[y, x] = vector
+        row[:] = (whitener @ square @ whitener.T)[rows, columns] * scale
+    return out
+
+
+def as_noise_covariance(sigma_k: ArrayLike, n: int) -> FloatArray:
+    """Return `sigma_k`, variances (n,) or covariance (n, n), as a covariance (n, n)."""
+    array = np.asarray(sigma_k)
+    if array.dtype.kind not in "iuf" or array.shape not in ((n,), (n, n)):
+        raise InvalidInputError(
+            f"sigma_k must hold real numbers, ({n},) variances or a ({n}, {n}) covariance for {n}"
+            f" stimuli, got {array.dtype} of shape {array.shape}"
+        )
+    array = array.astype(np.float64)
+    if not np.isfinite(array).all():
+        raise InvalidInputError("sigma_k holds NaN or infinity; give every condition a variance")
+    if array.ndim == 1:
+        if (array <= 0).any():
+            index = int(np.flatnonzero(array <= 0)[0])
+            raise InvalidInputError(
+                f"sigma_k: the variance of stimulus {index} is {array[index]:g}; variances must be"
+                " above 0"
+            )
+        return np.diag(array)
+    if np.abs(array - array.T).max() > 1e-8 * np.abs(array).max():
+        raise InvalidInputError("sigma_k is not symmetric; pass a covariance matrix")
+    return (array + array.T) / 2
+
+
+def whitener_of(covariance: FloatArray) -> FloatArray:
+    """Whitener W (n - 1, n) of contrasts between conditions whose estimates have this covariance.
+
+    W Σ Wᵀ = I and W 1 = 0; Σ counts up to a factor, and what all conditions share does not count.
+
+    Raises
+    ------
+    InvalidInputError
+        Where a contrast of conditions has no variance, or a negative one.
+    """
+    contrasts = helmert(len(covariance))
+    values, vectors = np.linalg.eigh(contrasts @ covariance @ contrasts.T)
+    if values[0] <= _SINGULAR * values[-1]:
+        raise InvalidInputError(
+            "sigma_k must be positive definite on the differences between conditions, got variances"
+            f" of contrasts from {values[0]:.3g} to {values[-1]:.3g}; shrink it towards its"
+            " diagonal (fewer observations than conditions give a singular estimate)"
+        )
+    # The factor is free; without it whitened RDMs could leave the range of float64.
+    return (vectors / np.sqrt(values / values.mean())).T @ contrasts
 
 
 def require_plain(comparator: Comparator, what: str) -> None:

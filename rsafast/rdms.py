@@ -240,7 +240,7 @@ class RDMs:
         if rdms is not None:
             result = result._with_rdms(_rdm_positions(self, rdms))
         if stimuli is not None:
-            result = result._with_stimuli(_stimulus_positions(self, stimuli))
+            result = result._with_stimuli(stimulus_positions(self, stimuli))
         return result
 
     def _with_rdms(self, keep: NDArray[np.int64]) -> RDMs:
@@ -674,7 +674,8 @@ def _known(values: tuple[Any, ...]) -> str:
     return f"there are: {shown}{', ...' if len(values) > 8 else ''}" if values else "there are none"
 
 
-def _stimulus_positions(rdms: RDMs, wanted: Any) -> NDArray[np.int64]:
+def stimulus_positions(rdms: RDMs, wanted: Any) -> NDArray[np.int64]:
+    """Positions of the stimuli that :meth:`RDMs.subset` would keep."""
     n, labels = rdms.n_stimuli, rdms.labels
     integer_labels = labels is not None and isinstance(labels[0], int)
     positions = _by_position(wanted, n, "stimuli", integers=not integer_labels)

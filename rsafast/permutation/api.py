@@ -13,6 +13,7 @@ from rsafast_kernels.tally.reference import scores
 from scipy.stats import false_discovery_control
 
 from rsafast.comparators import FloatArray, get_comparator
+from rsafast.comparison import align_covariates
 from rsafast.device import require_cpu
 from rsafast.errors import InvalidInputError, RsafastError, UnsupportedCaseError
 from rsafast.io.provenance import array_hash, provenance
@@ -173,29 +174,70 @@ def permutation_test(
         )
     if tail == "pearson3" and groups is not None:
         raise UnsupportedCaseError("tail='pearson3' does not know blocks; use tail='gpd'")
-    plan = _choose(statistic, a, b, n_permutations, engine, seed, groups, budget)
-    _check_null_size(plan, a, b, keep_null, budget)
-
-    observed = statistic.evaluate(np.arange(a.n_stimuli, dtype=np.int32)[None])[:, :, 0]
-    expected = _null_moments(statistic, a.n_stimuli, seed, groups)
-    tolerance = TOLERANCE * np.maximum(1.0, statistic.conditioning / _WELL_CONDITIONED)
-    thresholds = scores(observed, alternative) - tolerance
-    counts = _count(plan, thresholds, expected, alternative, tail, keep_null, progress)
-    return _result(
-        plan, counts, observed, expected, statistic, a, b, alternative, tail,
-        method=comparator.name, seed=seed,
+    return run_test(
+        statistic, a.names, b.names, a.n_stimuli,
+        method=comparator.name, n_permutations=n_permutations, alternative=alternative,
+        blocks=groups, tail=tail, engine=engine, seed=seed, keep_null=keep_null, budget=budget,
+        progress=progress, started=started,
         parameters={
-            "n_permutations": n_permutations,
-            "engine": engine,
             "covariates": None if z is None else list(z.names),
             "covariate_scheme": None if z is None else covariate_scheme,
             "pairs": int(keep.sum()),
             "pairs_of": keep.size,
-            "blocks": None if groups is None else len(np.unique(groups)),
-            "memory_budget": budget,
         },
         inputs={"models": a.vectors, "brain": b.vectors, "mask": keep}
         | ({} if z is None else {"covariates": z.vectors}),
+    )  # fmt: skip
+
+
+def run_test(
+    statistic: Statistic,
+    model_names: tuple[str, ...],
+    brain_names: tuple[str, ...],
+    n: int,
+    *,
+    method: str,
+    n_permutations: int,
+    alternative: Alternative,
+    blocks: NDArray[np.int64] | None = None,
+    tail: Tail | None = None,
+    engine: Engine = "auto",
+    seed: int = 0,
+    keep_null: bool = False,
+    budget: int,
+    progress: bool = True,
+    started: float,
+    parameters: dict[str, Any],
+    inputs: dict[str, NDArray[Any]],
+) -> PermutationResult:
+    """Run the permutation test of any statistic; the arguments are checked ones.
+
+    Parameters
+    ----------
+    statistic : (models, brain) values under any relabelling of the n stimuli.
+    method, parameters, inputs, started : what the result records; `inputs` are hashed.
+    The others : see `permutation_test`.
+    """
+    shape = (len(model_names), len(brain_names))
+    plan = _choose(statistic, shape[0] * shape[1], n, n_permutations, engine, seed, blocks, budget)
+    _check_null_size(plan, shape, keep_null, budget)
+
+    observed = statistic.evaluate(np.arange(n, dtype=np.int32)[None])[:, :, 0]
+    expected = _null_moments(statistic, n, seed, blocks)
+    tolerance = TOLERANCE * np.maximum(1.0, statistic.conditioning / _WELL_CONDITIONED)
+    thresholds = scores(observed, alternative) - tolerance
+    counts = _count(plan, thresholds, expected, alternative, tail, keep_null, progress)
+    return _result(
+        plan, counts, observed, expected, statistic, model_names, brain_names, n, alternative, tail,
+        method=method, seed=seed,
+        parameters={
+            "n_permutations": n_permutations,
+            "engine": engine,
+            **parameters,
+            "blocks": None if blocks is None else len(np.unique(blocks)),
+            "memory_budget": budget,
+        },
+        inputs=inputs,
         started=started,
     )  # fmt: skip
 
@@ -234,10 +276,7 @@ def _is_whole(value: Any) -> bool:
 
 def _aligned(models: Any, brain: Any, covariates: Any | None) -> tuple[RDMs, RDMs, RDMs | None]:
     a, b = align(as_rdms(models, "models"), as_rdms(brain, "brain"))
-    if covariates is None:
-        return a, b, None
-    reference = a if a.labels is not None else b
-    return a, b, align(reference, as_rdms(covariates, "covariates"))[1]
+    return a, b, None if covariates is None else align_covariates(a, b, covariates)
 
 
 def _as_groups(blocks: ArrayLike | None, n: int) -> NDArray[np.int64] | None:
@@ -262,15 +301,14 @@ def _as_groups(blocks: ArrayLike | None, n: int) -> NDArray[np.int64] | None:
 
 def _choose(
     statistic: Statistic,
-    a: RDMs,
-    b: RDMs,
+    n_pairs: int,
+    n: int,
     n_permutations: int,
     engine: Engine,
     seed: int,
     groups: NDArray[np.int64] | None,
     budget: int,
 ) -> Plan:
-    n, n_pairs = a.n_stimuli, a.n_rdms * b.n_rdms
     possible = count_relabelings(n, groups)
     if engine == "exact" and possible > _MOST_EXACT:
         raise InvalidInputError(
@@ -290,8 +328,8 @@ def _choose(
     return plan_orbit(statistic, n, n_permutations, seed, budget)  # type: ignore[arg-type]
 
 
-def _check_null_size(plan: Plan, a: RDMs, b: RDMs, keep_null: bool, budget: int) -> None:
-    size = 8 * plan.n_permutations * a.n_rdms * b.n_rdms
+def _check_null_size(plan: Plan, shape: tuple[int, int], keep_null: bool, budget: int) -> None:
+    size = 8 * plan.n_permutations * shape[0] * shape[1]
     if keep_null and size > budget:
         raise InvalidInputError(
             f"keep_null would take {size:.3g} bytes, more than memory_budget ({budget:.3g});"
@@ -371,8 +409,9 @@ def _result(
     observed: FloatArray,
     expected: _NullMoments,
     statistic: Statistic,
-    a: RDMs,
-    b: RDMs,
+    model_names: tuple[str, ...],
+    brain_names: tuple[str, ...],
+    n: int,
     alternative: Alternative,
     tail: str | None,
     *,
@@ -409,15 +448,15 @@ def _result(
         histogram=tally.histogram,
         histogram_range=tally.histogram_range,
         n_permutations=total,
-        n_stimuli=a.n_stimuli,
+        n_stimuli=n,
         method=method,
         alternative=alternative,
         engine=plan.engine,
         device="cpu",
         seed=seed,
         moments="exact" if expected.exact else "sampled",
-        model_names=a.names,
-        brain_names=b.names,
+        model_names=model_names,
+        brain_names=brain_names,
         tail=tail,
         p_tail=p_tail,
         null=counts.null,
