@@ -37,6 +37,8 @@ COLUMNS = (
     "experiments", "rate", "low", "high",
 )  # fmt: skip
 
+DESIGN = COLUMNS[: COLUMNS.index("nominal")]
+
 ALPHA, LEVEL = 0.05, 0.95
 SUBJECTS, SEEDS, LAYERS, RUNS = 5, 8, 8, 8  # of the experiments on false positives
 RESAMPLES = 500
@@ -294,9 +296,11 @@ def p_values(key, n, start, stop):
     return {test: [row[test] for row in rows] for test in PRACTICES[key].roles}
 
 
-def false_positives(run):
+def false_positives(run, only=""):
     """Rows of the table of false positives; `run` maps a function over lists of arguments."""
     for key, practice in PRACTICES.items():
+        if only not in key:
+            continue
         for n, total in practice.experiments.items():
             parts = run(p_values, *zip(*((key, n, *part) for part in chunks(total)), strict=True))
             p = {test: [] for test in practice.roles}
@@ -423,29 +427,31 @@ def intervals(cell, seed):
         models, brain, method=cell.method, resample=cell.factors, rules="rule", seeds="seed",
         n_resamples=RESAMPLES, seed=seed, interval="bca", level=LEVEL, progress=False,
     )  # fmt: skip
-    own = result.replicates[:, 0, 0]
+    one, two = (result.replicates[:, rule, 0] for rule in (0, 1))
+    pair = (0, 0, 1)
     return np.stack(
         [
-            every_kind(own, result.estimates[0, 0], result.standard_error[0, 0],
-                       result.dof[0, 0], cell, result.ci[0, 0]),
-            every_kind(own - result.replicates[:, 1, 0], result.difference[0, 0, 1],
-                       result.difference_standard_error[0, 0, 1], result.difference_dof[0, 0, 1], cell,
-                       result.difference_ci[0, 0, 1]),
+            every_kind(
+                cell, one, result.estimates[0, 0], result.standard_error[0, 0],
+                result.dof[0, 0], result.ci[0, 0],
+            ),
+            every_kind(
+                cell, one - two, result.difference[pair], result.difference_standard_error[pair],
+                result.difference_dof[pair], result.difference_ci[pair],
+            ),
         ],
         axis=1,
     )  # fmt: skip
 
 
-def every_kind(replicates, estimate, error, dof, cell, bca):
+def every_kind(cell, replicates, estimate, error, dof, bca):
     """What `rf.bootstrap` makes of the same replicates for every kind of interval, (kinds, 2)."""
     stretch = np.sqrt((dof + 1) / dof)
     if "stimuli" in cell.factors or len(cell.factors) > 1:
         replicates, stretch = rescaled(replicates, estimate, error / replicates.std(ddof=1)), 1.0
     values = (replicates, np.asarray(estimate), np.asarray(error))
     options = {"level": LEVEL, "dof": dof, "stretch": stretch}
-    return np.array(
-        [bca if k == "bca" else interval(k, *values, **options) for k in INTERVALS]
-    )
+    return np.array([bca if k == "bca" else interval(k, *values, **options) for k in INTERVALS])
 
 
 def covered(cell, truth, start, stop):
@@ -510,14 +516,25 @@ def stored():
         return list(csv.DictReader(file))
 
 
-def store(part, rows):
-    """Replace the rows of one part."""
-    parts = ("false positives", "coverage")
-    every = [r for r in stored() if r["part"] != part] + rows
-    with TABLE.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(sorted(every, key=lambda r: parts.index(r["part"])))
+def store(rows):
+    """Write rows into the table as they come, in place of older ones of the same design."""
+    for new in rows:
+        design = [new[name] for name in DESIGN]
+        every = [r for r in stored() if [r[name] for name in DESIGN] != design] + [new]
+        with TABLE.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(sorted(every, key=place))
+
+
+def place(r):
+    """Where a row belongs in the table; rows of one place stay in the order they came in."""
+    questions, roles = [*PRACTICES, *POPULATIONS], ("published", "half way", "ours", *TARGETS)
+    kind = INTERVALS.index(r["test"]) if r["test"] in INTERVALS else 0
+    return (
+        r["part"] == "coverage", questions.index(r["question"]), r["method"], r["resampled"],
+        int(r["n"]), int(r["subjects"] or 0), roles.index(r["role"]), kind,
+    )  # fmt: skip
 
 
 def share(r):
@@ -629,12 +646,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="+", choices=("false-positives", "coverage", "report"))
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--only", default="", help="part of the name of an experiment or design")
     given = parser.parse_args()
     with ProcessPoolExecutor(given.workers) as pool:
         if "false-positives" in given.parts:
-            store("false positives", list(false_positives(pool.map)))
+            store(false_positives(pool.map, given.only))
         if "coverage" in given.parts:
-            store("coverage", list(coverage(pool.map, cells())))
+            store(coverage(pool.map, [cell for cell in cells() if given.only in str(cell)]))
     if "report" in given.parts:
         write_report()
 

@@ -8,13 +8,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-        AveragedRepeats,
-        DemeanedRDMs,
-        RunMask,
-        average_repeats,
-        demean_blocks,
-        run_mask,
-    )
     from rsafast.comparison import compare
     from rsafast.features import compute_rdms
     from rsafast.inference.bootstrap import bootstrap
@@ -24,6 +17,13 @@ if TYPE_CHECKING:
     from rsafast.inference.corrections import adjust_p
     from rsafast.inference.crossvalidation import CrossValidationResult, cross_validate
     from rsafast.inference.design import (
+        AveragedRepeats,
+        DemeanedRDMs,
+        RunMask,
+        average_repeats,
+        demean_blocks,
+        run_mask,
+    )
     from rsafast.inference.effects import EffectSize, cohens_d
     from rsafast.inference.exact import sign_flip_test, swap_test, trend_test
     from rsafast.inference.exact_result import ExactTestResult
