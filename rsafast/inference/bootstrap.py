@@ -43,6 +43,7 @@ from rsafast.inference.variance import (
     corrected_variance,
     jackknife_dof,
     jackknife_variance,
+    own_parts,
     satterthwaite,
     subsets,
     with_leverage,
@@ -503,7 +504,7 @@ def standard_error(
         raw = with_leverage(raw, "stimuli", own, items["stimuli"])
         dof["stimuli"] = jackknife_dof(without_stimuli)
     variance = np.maximum(corrected_variance(raw, items), 0.0)
-    parts = {factor: raw[(factor,)] / (1.0 - 1.0 / n) for factor, n in items.items()}
+    parts = own_parts(raw, variance, items)
     error = np.sqrt(variance)
     return np.where(error > _ROUNDING, error, 0.0), satterthwaite(variance, parts, dof)
 

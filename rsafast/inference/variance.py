@@ -118,15 +118,35 @@ def jackknife_dof(values: FloatArray) -> FloatArray:
         return np.clip(2 * items / (kurtosis - 1), 1.0, items - 1.0)
 
 
+def own_parts(
+    raw: Mapping[Subset, ArrayLike], variance: ArrayLike, n: Mapping[str, ArrayLike]
+) -> dict[str, FloatArray]:
+    """What each factor adds to `variance` by itself: the variance less that without the factor.
+
+    Interactions (measurement noise of every subject and stimulus among them) are in no part: they
+    are averaged over as many values as the factors have items together, so that they are known far
+    better than the number of items of the smallest factor promises.
+    """
+    parts = {}
+    for factor in n:
+        rest = {subset: value for subset, value in raw.items() if factor not in subset}
+        without = corrected_variance(rest, n) if rest else np.zeros(())
+        parts[factor] = np.maximum(np.asarray(variance) - without, 0.0)
+    return parts
+
+
 def satterthwaite(
     variance: FloatArray, parts: Mapping[str, FloatArray], dof: Mapping[str, FloatArray]
 ) -> FloatArray:
     """Degrees of freedom of `variance`, to which the factors contribute `parts` with `dof` each.
 
-    Welch-Satterthwaite, never below the fewest of a factor. rsatoolbox takes the items of the
-    smallest factor less 1, as if all of the variance came from it.
+    Welch-Satterthwaite, kept between the fewest and the most of a factor. rsatoolbox takes the
+    items of the smallest factor less 1, as if all of the variance came from it.
     """
     spread = sum((parts[f] ** 2 / dof[f] for f in parts), start=np.zeros(()))
-    least = np.min(np.broadcast_arrays(*dof.values()), axis=0)
-    pooled = np.divide(variance**2, spread, out=np.zeros(variance.shape), where=spread > 0)
-    return np.maximum(pooled, least)
+    every = np.broadcast_arrays(*dof.values())
+    least, most = np.min(every, axis=0), np.max(every, axis=0)
+    pooled = np.divide(
+        variance**2, spread, out=np.broadcast_to(most, variance.shape).copy(), where=spread > 0
+    )
+    return np.clip(pooled, least, most)
