@@ -245,14 +245,8 @@ def standard_errors(basis: Basis, contrasts: Contrasts) -> tuple[FloatArray, Flo
 
 
 def total_variance(raw: FloatArray, sizes: Mapping[str, int]) -> FloatArray:
-    """Variance from those `raw` (2^K - 1, ...) of all sets of factors; see the module.
-
-    At least that of each single factor, also where the raw variance of all together is less: with
-    five seeds that holds only 4/5 of what they contribute.
-    """
-    named = dict(zip(factor_sets(tuple(sizes)), raw, strict=True))
-    single = [named[(f,)] / (1 - 1 / n) for f, n in sizes.items()]
-    return np.maximum(corrected_variance(named, sizes), np.max(single, axis=0))
+    """Variance from those `raw` (2^K - 1, ...) of all sets of factors."""
+    return corrected_variance(dict(zip(factor_sets(tuple(sizes)), raw, strict=True)), sizes)
 
 
 def _quadratic(covariance: FloatArray, contrasts: Contrasts) -> FloatArray:

@@ -12,7 +12,9 @@ For a component of variance σ²_T that belongs to the factors T, s_V holds
 σ²_T (Π_{f ∈ V ∩ T} (2 - 1/n_f) - 1), so that c_U is σ²_T for every U ⊆ T and 0 for the others, and
 the sum is σ²_T: unbiased for balanced random effects of any order. One factor: s n/(n - 1). Two:
 the correction of Schütt et al. (2023, eLife 12:e82566), as rsatoolbox applies it. As there, the
-result is kept between the largest single-factor term and the variance with all factors resampled.
+result is kept above the largest single-factor term c_f and below the variance with all factors
+resampled. Where these two disagree, the first holds (in rsatoolbox the second, which with five
+items of a factor is only 4/5 of what that factor contributes).
 """
 
 from __future__ import annotations
@@ -64,7 +66,7 @@ def corrected_variance(raw: Mapping[Subset, ArrayLike], n: Mapping[str, ArrayLik
             floor = np.maximum(floor, part)
     if len(factors) == 1:
         return np.asarray(total)
-    return np.asarray(np.minimum(np.maximum(total, floor), variances[factors]))
+    return np.asarray(np.maximum(np.minimum(total, variances[factors]), floor))
 
 
 def _interaction(variances: Mapping[Subset, FloatArray], subset: Subset) -> FloatArray:
@@ -140,12 +142,13 @@ def satterthwaite(
 ) -> FloatArray:
     """Degrees of freedom of `variance`, to which the factors contribute `parts` with `dof` each.
 
-    Welch-Satterthwaite, kept between the fewest and the most of a factor. rsatoolbox takes the
-    items of the smallest factor less 1, as if all of the variance came from it.
+    Welch-Satterthwaite, kept between the fewest of a factor and the sum over factors, which it
+    cannot pass where the parts make up all of the variance. rsatoolbox takes the items of the
+    smallest factor less 1, as if all of the variance came from it.
     """
     spread = sum((parts[f] ** 2 / dof[f] for f in parts), start=np.zeros(()))
     every = np.broadcast_arrays(*dof.values())
-    least, most = np.min(every, axis=0), np.max(every, axis=0)
+    least, most = np.min(every, axis=0), np.sum(every, axis=0)
     pooled = np.divide(
         variance**2, spread, out=np.broadcast_to(most, variance.shape).copy(), where=spread > 0
     )
