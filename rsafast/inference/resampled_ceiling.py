@@ -18,6 +18,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from rsafast_kernels import threads
 from rsafast_kernels.resample import Resampler, weighted_ranks
 
 from rsafast.comparators import FloatArray
@@ -80,7 +81,8 @@ class ResampledCeiling:
         """
         weights = np.ones((1, self._n), np.int64) if stimuli is None else stimuli
         if self._comparator.ranks:
-            return self._of_ranks(weights, brain)
+            with threads(1):  # many short rows: threads would only wait for one another
+                return self._of_ranks(weights, brain)
         products = self._products(weights)
         return [self._by_region(products, counts) for counts in brain]
 
