@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rsafast.comparison import compare
     from rsafast.features import compute_rdms
+    from rsafast.inference.bootstrap_cv import (
+        BootstrapCrossValidationResult,
+        bootstrap_cross_validate,
+    )
     from rsafast.inference.crossvalidation import CrossValidationResult, cross_validate
     from rsafast.inference.models import (
         FixedModel,
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
 
 # Imported on first use, so that `rsafast --help` need not wait for SciPy.
 _HOME = {
+    "BootstrapCrossValidationResult": "rsafast.inference.bootstrap_cv",
     "CrossValidationResult": "rsafast.inference.crossvalidation",
     "FixedModel": "rsafast.inference.models",
     "InterpolatedModel": "rsafast.inference.models",
@@ -31,6 +36,7 @@ _HOME = {
     "RDMs": "rsafast.rdms",
     "SelectModel": "rsafast.inference.models",
     "WeightedModel": "rsafast.inference.models",
+    "bootstrap_cross_validate": "rsafast.inference.bootstrap_cv",
     "compare": "rsafast.comparison",
     "compute_rdms": "rsafast.features",
     "cross_validate": "rsafast.inference.crossvalidation",
@@ -40,6 +46,7 @@ _HOME = {
 }
 
 __all__ = [
+    "BootstrapCrossValidationResult",
     "CrossValidationResult",
     "FixedModel",
     "InterpolatedModel",
@@ -47,6 +54,7 @@ __all__ = [
     "RDMs",
     "SelectModel",
     "WeightedModel",
+    "bootstrap_cross_validate",
     "compare",
     "compute_rdms",
     "cross_validate",
