@@ -23,7 +23,7 @@ EXTRAS     := dev,docs
 help:
 	@echo "make demo    simulate brains, test models against them, write $(OUT)/ (a result and a report)"
 	@echo "make check   lint and the quick tests, under 3 minutes once installed"
-	@echo "make test    lint and all tests, the calibration of p-values included"
+	@echo "make test    lint and all tests, calibration and simulations included"
 	@echo "make docs    build the documentation into site/"
 	@echo "make bench   measure speed beside the peers"
 	@echo "make clean   remove what was built, .venv included"
@@ -32,7 +32,7 @@ demo: $(VENV)/runtime
 	$(BIN)/rsafast demo --out $(OUT)
 
 check: lint
-	$(PYTEST) -m "not slow and not calibration"
+	$(PYTEST) -m "not slow and not calibration and not simulation"
 
 test: lint smoke
 	$(PYTEST)

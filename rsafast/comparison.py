@@ -15,8 +15,9 @@ from rsafast.comparators import (
     require_plain,
     whitener_of,
 )
-from rsafast.errors import InvalidInputError
+from rsafast.errors import InvalidInputError, UnsupportedCaseError
 from rsafast.mask import as_pair_mask, check_complete
+from rsafast.projection import orthonormal, residuals
 from rsafast.rdms import RDMs, align, as_rdms
 
 
@@ -25,6 +26,7 @@ def compare(
     b: Any,
     method: str = "spearman",
     *,
+    covariates: Any | None = None,
     mask: ArrayLike | None = None,
     sigma_k: ArrayLike | None = None,
 ) -> FloatArray:
@@ -37,6 +39,10 @@ def compare(
     method : comparator
         pearson, spearman, rho-a (Spearman without tie correction, Schütt et al. 2023), cosine,
         corr_cov and cosine_cov (whitened, Diedrichsen et al. 2021), kendall (tau-b), tau-a.
+    covariates : RDMs or arrays, optional
+        RDMs to hold constant, all of them at once (partial RSA; pearson and spearman). The result
+        is the correlation of what is left of `a` and of `b` given the covariates and a constant;
+        for Spearman, of what is left of their ranks. `permutation_test` tests it.
     mask : (pairs,) or (n, n) bool, optional
         True where a pair counts. Ranks are taken inside the mask. Missing (NaN) dissimilarities
         must lie outside it.
@@ -48,8 +54,9 @@ def compare(
 
     Returns
     -------
-    (n_a, n_b) float64; within 1e-10 of rsatoolbox 0.3.2's ``compare``. With `sigma_k` its
-    iterative solver stops at 1e-5, and its one-dimensional `sigma_k` is an approximation.
+    (n_a, n_b) float64; within 1e-10 of rsatoolbox 0.3.2's ``compare``, and with covariates of
+    mne-rsa 1.0's "partial" and "partial-spearman". With `sigma_k` rsatoolbox's iterative solver
+    stops at 1e-5, and its one-dimensional `sigma_k` is an approximation.
 
     Notes
     -----
@@ -59,8 +66,11 @@ def compare(
     Raises
     ------
     InvalidInputError
-        Unmatched labels, a constant RDM, missing pairs inside the mask, an unknown method, a
+        Unmatched labels, a constant RDM, missing pairs inside the mask, an unknown method; a
+        covariate that is a linear function of the others, an RDM that is one of the covariates; a
         sigma_k that is singular, indefinite or given to a method that is not whitened.
+    UnsupportedCaseError
+        Covariates with another method than pearson or spearman.
 
     Examples
     --------
@@ -75,6 +85,8 @@ def compare(
     check_complete(left, keep, "a")
     check_complete(right, keep, "b")
     noise = noise_covariance(comparator, sigma_k, left.n_stimuli)
+    if covariates is not None:
+        return _partial(comparator, left, right, align_covariates(left, right, covariates), keep)
     whitener = None if noise is None else whitener_of(noise)
     if comparator.concordance:
         counts = concordance_of_vectors(left.vectors[:, keep], right.vectors[:, keep])
@@ -85,6 +97,33 @@ def compare(
     x = prepare(comparator, left.vectors[:, keep], n, left.names, whitener)
     y = prepare(comparator, right.vectors[:, keep], n, right.names, whitener)
     return x @ y.T
+
+
+def align_covariates(a: RDMs, b: RDMs, covariates: Any) -> RDMs:
+    """Bring covariates into the stimulus order of `a` and `b`, which are aligned."""
+    return align(a if a.labels is not None else b, as_rdms(covariates, "covariates"))[1]
+
+
+def _partial(
+    comparator: Comparator, a: RDMs, b: RDMs, covariates: RDMs, keep: NDArray[np.bool_]
+) -> FloatArray:
+    """Correlation of the residuals of `a` and `b` given the covariates, on the pairs kept."""
+    require_correlation(comparator, "covariates")
+    check_complete(covariates, keep, "covariates")
+    x, y, z = (
+        prepare(comparator, rdms.vectors[:, keep], rdms.n_stimuli, rdms.names)
+        for rdms in (a, b, covariates)
+    )
+    basis = orthonormal(z, covariates.names)
+    return residuals(x, basis, a.names) @ residuals(y, basis, b.names).T
+
+
+def require_correlation(comparator: Comparator, what: str) -> None:
+    """Refuse all comparators but Pearson's and Spearman's (`what` names the request)."""
+    if comparator.name not in ("pearson", "spearman"):
+        raise UnsupportedCaseError(
+            f"{what} need method pearson or spearman, got {comparator.name!r}"
+        )
 
 
 def noise_covariance(

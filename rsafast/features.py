@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
 from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
@@ -15,10 +17,13 @@ from rsafast_kernels.pairwise import (
     pairwise_distances,
 )
 
+from rsafast._condensed import condensed_index
 from rsafast.errors import BackendUnavailableError, InvalidInputError
-from rsafast.rdms import RDMs
+from rsafast.inference.noise import NoisePrecision
+from rsafast.rdms import Missing, RDMs
 
 Features: TypeAlias = ArrayLike | Mapping[str, ArrayLike] | Sequence[ArrayLike]
+Precision: TypeAlias = ArrayLike | NoisePrecision | Mapping[Any, ArrayLike]
 _Layers: TypeAlias = list[tuple[str, NDArray[np.floating]]]
 
 _MIN_STIMULI = 4
@@ -29,10 +34,11 @@ def compute_rdms(
     metric: Metric = "correlation",
     *,
     labels: Sequence[Any] | NDArray[Any] | None = None,
-    noise_precision: ArrayLike | None = None,
+    noise_precision: Precision | None = None,
     folds: Sequence[Any] | NDArray[Any] | None = None,
     normalize: Literal["channels"] | None = None,
     names: Sequence[str] | None = None,
+    missing: Missing = "error",
     device: Literal["auto", "cpu", "cuda"] = "auto",
 ) -> RDMs:
     """RDMs of one or several sets of features over the same stimuli.
@@ -43,7 +49,7 @@ def compute_rdms(
         n stimuli by p channels (units, voxels, sensors); layers of a mapping or a list may differ
         in p. float32 stays float32 in the products (relative error about 1e-6, 1e-4 at worst; see
         :func:`rsafast_kernels.pairwise.pairwise_distances`), other types are read as float64. For
-        "crossnobis" the rows are observations: every stimulus in every fold.
+        "crossnobis" the rows are observations: every stimulus in every fold (or see `missing`).
     metric : str
         correlation, cosine, euclidean, sqeuclidean, cityblock, mahalanobis, crossnobis or poisson.
         The values, with d = a - b and P = `noise_precision`:
@@ -67,12 +73,22 @@ def compute_rdms(
     labels : sequence of n, optional
         Stimulus ids, unique; for "crossnobis" one an observation, repeated across folds, and the
         RDMs list the stimuli in the order of their first appearance.
-    noise_precision : (p, p) array, optional
-        Inverse of the noise covariance, symmetric positive definite. "mahalanobis" needs it,
-        "crossnobis" takes the identity by default.
+    noise_precision : (p, p) array or NoisePrecision, optional
+        Inverse of the noise covariance, symmetric positive definite
+        (:func:`rsafast.noise_precision` estimates it). "mahalanobis" needs it, "crossnobis" takes
+        the identity by default. For "crossnobis" also one a fold, as a mapping of fold to (p, p) or
+        a NoisePrecision made with ``runs=``: folds i and j are then multiplied with the inverse of
+        the mean of their covariances, ``inv((inv(P_i) + inv(P_j)) / 2)``, as in rsatoolbox.
     folds : sequence of n_obs, optional
         Fold (run, session) of every observation; "crossnobis" only. Repeats of a stimulus inside a
         fold are averaged.
+    missing : {"error", "allow"}
+        "allow" takes an unbalanced "crossnobis" design, in which stimuli miss some folds: the value
+        of a pair is then averaged over the pairs of folds that hold both of its stimuli, and is NaN
+        where there are none. The descriptors "fold_pairs_min" and "fold_pairs_max" of the RDMs say
+        how many pairs of folds are behind a value, "missing_pairs" how many values are NaN.
+        Differences are taken inside a fold, so that what a fold adds to all of its patterns
+        cancels; it does not in rsatoolbox's ``calc_rdm_unbalanced``.
     normalize : "channels" or None
         See the table: "channels" gives rsatoolbox's values.
     names : sequence of k str, optional
@@ -91,7 +107,8 @@ def compute_rdms(
         For NaN or infinite values, a constant row ("correlation"), a zero row ("cosine") or a
         negative value ("poisson"), with the row and the layer; fewer than 4 stimuli; layers of
         different n; labels that repeat (average them first) or do not number n; a missing
-        (stimulus, fold); a `noise_precision` of the wrong size or not positive definite; unknown
+        (stimulus, fold) without ``missing="allow"``; a stimulus of one fold only; a
+        `noise_precision` of the wrong size, not positive definite or not of these folds; unknown
         choices. Every layer is checked before the first is worked on.
     BackendUnavailableError
         For device="cuda".
@@ -103,27 +120,31 @@ def compute_rdms(
     >>> compute_rdms(patterns, labels=["a", "b", "c", "d"]).vectors.round(3) + 0.0
     array([[2. , 0.5, 0.5, 1.5, 1.5, 1.5]])
     """
-    _check_choices(metric, normalize, device)
+    _check_choices(metric, normalize, device, missing)
     layers, default_names = _layers(features)
     n_rows = _common_rows(layers)
     ids: list[Any] | None = None
+    if isinstance(noise_precision, NoisePrecision) and noise_precision.runs is None:
+        noise_precision = noise_precision.precision
     if metric == "crossnobis":
-        ids, members = _design(labels, folds, n_rows)
-        layers = [(name, _fold_patterns(x, members)) for name, x in layers]
+        design = _design(labels, folds, n_rows, missing)
+        if not design.complete or isinstance(noise_precision, NoisePrecision | Mapping):
+            return _fold_by_fold(layers, design, noise_precision, normalize, names, default_names)
+        ids = design.ids
+        layers = [(name, _fold_patterns(x, design.members)) for name, x in layers]
         n_rows = len(ids)
     elif folds is not None:
         raise InvalidInputError(f"folds are for metric 'crossnobis' only, got metric {metric!r}")
     elif labels is not None:
         ids = _unique_labels(labels, n_rows)
-    if n_rows < _MIN_STIMULI:
-        raise InvalidInputError(f"an RDM needs at least {_MIN_STIMULI} stimuli, got {n_rows}")
-    _check_precision(noise_precision, metric, layers)
+    _check_stimuli(n_rows)
+    precision = _one_precision(noise_precision, metric, layers)
     for name, x in layers:
         _in_layer(name, check_rows, x, metric)
 
     vectors = np.empty((len(layers), n_rows * (n_rows - 1) // 2))
     for row, (name, x) in zip(vectors, layers, strict=True):
-        row[:] = _in_layer(name, _distances, x, metric, noise_precision, normalize)
+        row[:] = _in_layer(name, _distances, x, metric, precision, normalize)
     return RDMs.from_vectors(
         vectors,
         labels=ids,
@@ -132,7 +153,18 @@ def compute_rdms(
     )
 
 
-def _check_choices(metric: str, normalize: str | None, device: str) -> None:
+def _check_stimuli(n: int) -> None:
+    if n < _MIN_STIMULI:
+        raise InvalidInputError(f"an RDM needs at least {_MIN_STIMULI} stimuli, got {n}")
+
+
+def _check_choices(metric: str, normalize: str | None, device: str, missing: str) -> None:
+    if missing not in ("error", "allow"):
+        raise InvalidInputError(f"missing must be 'error' or 'allow', got {missing!r}")
+    if missing == "allow" and metric in METRICS and metric != "crossnobis":
+        raise InvalidInputError(
+            f"missing='allow' is for metric 'crossnobis' only, got metric {metric!r}"
+        )
     if metric not in METRICS:
         raise InvalidInputError(f"metric is {metric!r}; choose one of {', '.join(METRICS)}")
     if normalize not in (None, "channels"):
@@ -221,11 +253,24 @@ def _unique_labels(labels: Any, n: int) -> list[Hashable]:
     return ids
 
 
-def _design(labels: Any, folds: Any, n_rows: int) -> tuple[list[Hashable], list[list[list[int]]]]:
-    """Stimulus ids by first appearance, and the rows of every (fold, stimulus)."""
+@dataclass(frozen=True, slots=True)
+class _Design:
+    """Which rows hold which stimulus in which fold: `members[fold][stimulus]` lists them."""
+
+    ids: list[Hashable]
+    folds: list[Hashable]
+    members: list[list[list[int]]]
+
+    @property
+    def complete(self) -> bool:
+        return all(rows for fold in self.members for rows in fold)
+
+
+def _design(labels: Any, folds: Any, n_rows: int, missing: Missing) -> _Design:
+    """Stimuli and folds by first appearance, and the rows of every (fold, stimulus)."""
     if labels is None or folds is None:
-        missing = "labels" if labels is None else "folds"
-        raise InvalidInputError(f"metric 'crossnobis' needs {missing}, one entry a row of features")
+        lacking = "labels" if labels is None else "folds"
+        raise InvalidInputError(f"metric 'crossnobis' needs {lacking}, one entry a row of features")
     of_row, fold_of_row = _as_list(labels, "labels", n_rows), _as_list(folds, "folds", n_rows)
     ids, fold_ids = list(dict.fromkeys(of_row)), list(dict.fromkeys(fold_of_row))
     if len(fold_ids) < 2:
@@ -235,12 +280,108 @@ def _design(labels: Any, folds: Any, n_rows: int) -> tuple[list[Hashable], list[
         rows.setdefault(key, []).append(row)
     for fold in fold_ids:
         for stimulus in ids:
-            if (fold, stimulus) not in rows:
+            if missing == "error" and (fold, stimulus) not in rows:
                 raise InvalidInputError(
                     f"stimulus {stimulus!r} is missing from fold {fold!r}; 'crossnobis' needs "
-                    "every stimulus in every fold: drop the stimulus or the fold"
+                    "every stimulus in every fold: drop the stimulus or the fold, or pass "
+                    "missing='allow' to average over the folds that there are"
                 )
-    return ids, [[rows[fold, stimulus] for stimulus in ids] for fold in fold_ids]
+    for stimulus in ids:
+        if sum((fold, stimulus) in rows for fold in fold_ids) < 2:
+            raise InvalidInputError(
+                f"stimulus {stimulus!r} was measured in one fold only, so none of its distances "
+                "can be crossvalidated; drop it"
+            )
+    return _Design(ids, fold_ids, [[rows.get((fold, s), []) for s in ids] for fold in fold_ids])
+
+
+def _fold_by_fold(
+    layers: _Layers,
+    design: _Design,
+    precision: Precision | None,
+    normalize: str | None,
+    names: Sequence[str] | None,
+    default_names: list[str] | None,
+) -> RDMs:
+    """Crossnobis RDMs as means over pairs of folds, each of the stimuli that both folds hold."""
+    _check_stimuli(len(design.ids))
+    whitening = {x.shape[1]: _fold_precisions(precision, design, x.shape[1]) for _, x in layers}
+    for name, x in layers:
+        _in_layer(name, check_rows, x, "sqeuclidean")
+    vectors = np.stack(
+        [_in_layer(name, _over_fold_pairs, x, design, whitening[x.shape[1]]) for name, x in layers]
+    )
+    if normalize is not None:
+        vectors /= np.array([x.shape[1] for _, x in layers])[:, None]
+    counts = _fold_pair_counts(design)
+    described = {
+        "fold_pairs_min": int(counts.min()),
+        "fold_pairs_max": int(counts.max()),
+        "missing_pairs": int((counts == 0).sum()),
+    }
+    complete = design.complete
+    return RDMs.from_vectors(
+        vectors,
+        labels=cast(Any, design.ids),
+        names=names if names is not None else default_names,
+        measure="crossnobis" if normalize is None else f"crossnobis / {normalize}",
+        descriptors={} if complete else {k: [v] * len(layers) for k, v in described.items()},
+        missing="error" if complete else "allow",
+    )
+
+
+def _fold_pair_counts(design: _Design) -> NDArray[np.int64]:
+    """(pairs,) in how many pairs of folds both stimuli of a pair were measured."""
+    present = np.array([[bool(rows) for rows in fold] for fold in design.members], float)
+    both = np.rint(present.T @ present).astype(np.int64)[np.triu_indices(len(design.ids), 1)]
+    return both * (both - 1) // 2
+
+
+def _over_fold_pairs(
+    x: NDArray[np.floating], design: _Design, precisions: list[NDArray[np.float64]]
+) -> NDArray[np.float64]:
+    """Mean over pairs of folds of the products of differences, (pairs,); NaN where there is none.
+
+    `precisions` holds nothing (identity), one for all folds or one a fold.
+    """
+    n = len(design.ids)
+    total, counts = np.zeros(n * (n - 1) // 2), _fold_pair_counts(design)
+    if len(precisions) == 1:
+        x = x.astype(np.float64) @ cholesky_factor(precisions[0], x.shape[1], "noise_precision")
+    covariances = [np.linalg.inv(p) for p in precisions] if len(precisions) > 1 else []
+    for i, j in combinations(range(len(design.folds)), 2):
+        held = [s for s in range(n) if design.members[i][s] and design.members[j][s]]
+        if len(held) < 2:
+            continue
+        members = [[design.members[fold][s] for s in held] for fold in (i, j)]
+        between = np.linalg.inv((covariances[i] + covariances[j]) / 2) if covariances else None
+        values = pairwise_distances(
+            _fold_patterns(x, members), "crossnobis",
+            precision=None if between is None else (between + between.T) / 2,
+        )  # fmt: skip
+        first, second = np.array(held)[np.array(np.triu_indices(len(held), 1))]
+        total[condensed_index(first, second, n)] += values
+    return np.divide(total, counts, out=np.full(len(total), np.nan), where=counts > 0)
+
+
+def _fold_precisions(
+    precision: Precision | None, design: _Design, p: int
+) -> list[NDArray[np.float64]]:
+    """Precisions of the folds in their order, one for all, or none; checked."""
+    if precision is None:
+        return []
+    if not isinstance(precision, NoisePrecision | Mapping):
+        cholesky_factor(precision, p, "noise_precision")
+        return [np.asarray(precision, np.float64)]
+    of_fold = precision.by_run() if isinstance(precision, NoisePrecision) else precision
+    absent = [fold for fold in design.folds if fold not in of_fold]
+    if absent:
+        raise InvalidInputError(
+            f"noise_precision lacks fold {absent[0]!r}; it has {', '.join(map(repr, of_fold))}"
+        )
+    for fold in design.folds:
+        cholesky_factor(of_fold[fold], p, f"noise_precision of fold {fold!r}")
+    return [np.asarray(of_fold[fold], np.float64) for fold in design.folds]
 
 
 def _fold_patterns(x: NDArray[np.floating], members: list[list[list[int]]]) -> NDArray[np.floating]:
@@ -251,20 +392,29 @@ def _fold_patterns(x: NDArray[np.floating], members: list[list[list[int]]]) -> N
     return np.array(means, dtype=x.dtype)
 
 
-def _check_precision(noise_precision: ArrayLike | None, metric: str, layers: _Layers) -> None:
+def _one_precision(
+    noise_precision: Precision | None, metric: str, layers: _Layers
+) -> ArrayLike | None:
+    """Check the one precision of all rows, and return it."""
     if noise_precision is None:
         if metric == "mahalanobis":
             raise InvalidInputError(
                 "metric 'mahalanobis' needs noise_precision, the inverse of the noise covariance; "
                 "without one use 'euclidean'"
             )
-        return
+        return None
     if metric not in ("mahalanobis", "crossnobis"):
         raise InvalidInputError(
             f"noise_precision is of no use to metric {metric!r}; use 'mahalanobis' or 'crossnobis'"
         )
+    if isinstance(noise_precision, NoisePrecision | Mapping):
+        raise InvalidInputError(
+            "a noise_precision of each fold is for metric 'crossnobis'; 'mahalanobis' takes one "
+            "(p, p): noise_precision(...) without runs="
+        )
     for p in {x.shape[-1] for _, x in layers}:
         cholesky_factor(noise_precision, p, "noise_precision")
+    return noise_precision
 
 
 def _in_layer(name: str, function: Any, *arguments: Any) -> Any:

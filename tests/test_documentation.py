@@ -93,9 +93,12 @@ def test_readme_runs_as_printed(tmp_path: Path) -> None:
 
 
 @pytest.mark.data
-def test_tutorial_runs_as_printed(tmp_path: Path, data_dir: Path) -> None:
+@pytest.mark.parametrize("page", ["tutorial.md", *(
+    f"inference/{path.name}" for path in sorted((ROOT / "docs" / "inference").glob("*.md"))
+)])  # fmt: skip
+def test_pages_run_as_printed(tmp_path: Path, data_dir: Path, page: str) -> None:
     (tmp_path / "data").symlink_to(data_dir)
-    run_document(ROOT / "docs" / "tutorial.md", tmp_path)
+    run_document(ROOT / "docs" / page, tmp_path)
 
 
 @pytest.mark.data
@@ -126,7 +129,7 @@ def test_docstring_examples(module: str) -> None:
 
 
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", *(
-    f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))
+    str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").rglob("*.md"))
 )])  # fmt: skip
 def test_links_between_files_hold(document: str) -> None:
     path = ROOT / document

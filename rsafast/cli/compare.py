@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from rsafast.rdms import RDMs
 
 NAME = "compare"
-HELP = "Compare every RDM of one file with every RDM of another; no p-values."
+HELP = (
+    "Compare every RDM of one file with every RDM of another; no p-values. "
+    "--partial holds other RDMs constant."
+)
 EXAMPLE = "Example: rsafast compare models.h5 brain.h5 --method spearman --csv similarity.csv"
 
 
@@ -24,6 +27,12 @@ def command(
     method: Annotated[
         str, typer.Option("--method", "-m", help=f"Comparator: {_common.METHODS}.")
     ] = "spearman",
+    partial: Annotated[
+        Path | None,
+        typer.Option(
+            help="RDMs to hold constant, all at once (pearson, spearman).", show_default="none"
+        ),
+    ] = None,
     mask: _common.Mask = None,
     models_key: _common.ModelsKey = None,
     brain_key: _common.BrainKey = None,
@@ -42,7 +51,8 @@ def command(
     a = read_rdms(models, key=models_key, missing=missing)
     b = read_rdms(brain, key=brain_key, missing=missing)
     keep = None if mask is None else _common.read_mask(mask, "--mask")
-    similarity = compare(a, b, method=method, mask=keep)
+    controls = None if partial is None else read_rdms(partial, missing=missing)
+    similarity = compare(a, b, method=method, covariates=controls, mask=keep)
     if csv is not None:
         import pandas as pd
 
@@ -54,10 +64,17 @@ def command(
         _common.say(f"wrote {csv}")
     if as_json:
         _common.print_json(
-            {"method": method, "models": a.names, "brain": b.names, "similarity": similarity}
-        )
+            {
+                "method": method, "models": a.names, "brain": b.names,
+                "covariates": None if controls is None else controls.names,
+                "similarity": similarity,
+            }
+        )  # fmt: skip
     else:
         _print_table(a, b, similarity.tolist(), method)
+        if controls is not None:
+            names = ", ".join(controls.names)
+            _common.output_console().print(f"Partial correlations, given {names}.", soft_wrap=True)
 
 
 def _print_table(a: RDMs, b: RDMs, similarity: list[list[float]], method: str) -> None:

@@ -22,6 +22,7 @@ from rsafast.inference.folds import (
     plan_folds,
     run_folds,
 )
+from rsafast.inference.variance import corrected_variance
 from rsafast.plotting import method_name
 from rsafast.progress import track
 
@@ -137,6 +138,10 @@ def bootstrap_cross_validate(
     three bootstraps (both, subjects, stimuli) make the two-factor estimate, since resampling both
     at once counts their common noise twice (Schütt et al. 2023, as rsatoolbox's
     ``eval_dual_bootstrap``).
+
+    With few stimuli the errors are too small, as those of every bootstrap of dissimilarities: by a
+    sixth in 288 simulated studies of 30 stimuli and 8 subjects (a fixed model, squared distances of
+    Gaussian patterns). Where nothing is fitted, `bootstrap` corrects for that; prefer it there.
 
     Parameters
     ----------
@@ -348,15 +353,8 @@ def _covariances(values: FloatArray) -> FloatArray:
 
 def _combined(parts: FloatArray, schemes: list[tuple[str, ...]], sizes: dict[str, int]) -> float:
     """Variance from those of the schemes; NaN where it is not above 0."""
-    if len(schemes) == 1:
-        n = sizes[schemes[0][0]]
-        variance = n / (n - 1) * parts[0]
-    else:
-        both, people, things = parts
-        r = sizes["subjects"] / (sizes["subjects"] - 1)
-        c = sizes["stimuli"] / (sizes["stimuli"] - 1)
-        variance = r * people + c * things - r * c * (both - people - things)
-        variance = min(max(variance, r * people, c * things), both)
+    raw = dict(zip(schemes, parts, strict=True))
+    variance = corrected_variance(raw, {f: sizes[f] for f in max(raw, key=len)})
     return float(variance) if variance > 0 else float("nan")
 
 

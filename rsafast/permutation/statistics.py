@@ -26,6 +26,7 @@ from rsafast.comparators import (
 from rsafast.comparison import tau_scale
 from rsafast.errors import InvalidInputError, UnsupportedCaseError
 from rsafast.mask import check_complete
+from rsafast.projection import orthonormal, residuals
 from rsafast.rdms import RDMs
 
 Index = NDArray[np.int32]
@@ -244,9 +245,9 @@ def _projected(
         if scheme == "freedman-lane":
             everywhere = _extended(comparator, covariates.vectors, keep)
             everywhere = prepare(_LINEAR, everywhere, n, covariates.names)
-            moved = _residuals(moved, _orthonormal(everywhere, covariates.names), models.names)
-    basis = _orthonormal(basis, covariates.names if covariates is not None else ())
-    fixed = _residuals(fixed, basis, brain_names)
+            moved = residuals(moved, orthonormal(everywhere, covariates.names), models.names)
+    basis = orthonormal(basis, covariates.names if covariates is not None else ())
+    fixed = residuals(fixed, basis, brain_names)
     if not masked and comparator.centred:
         basis = basis[1:]  # the permuted side sums to zero whatever π is
     statistic = Projected(
@@ -283,32 +284,6 @@ def _extended(comparator: Comparator, vectors: FloatArray, keep: NDArray[np.bool
         below = np.searchsorted(inside, values, "left")
         row[:] = (below + np.searchsorted(inside, values, "right") + 1) / 2
     return out
-
-
-def _orthonormal(rows: FloatArray, names: tuple[str, ...]) -> FloatArray:
-    """Orthonormal rows of the same span, the first along the first."""
-    if not len(rows):
-        return rows
-    q, r = np.linalg.qr(rows.T)
-    weak = np.abs(np.diagonal(r)) < 1e-9 * np.linalg.norm(rows, axis=1)
-    if weak.any():
-        index = int(np.flatnonzero(weak)[0]) - (len(rows) - len(names))
-        raise InvalidInputError(
-            f"covariate {names[index]!r} is a linear function of the others; leave it out"
-        )
-    return q.T
-
-
-def _residuals(vectors: FloatArray, basis: FloatArray, names: tuple[str, ...]) -> FloatArray:
-    """Unit residuals of unit vectors given an orthonormal basis."""
-    rest = vectors - (vectors @ basis.T) @ basis
-    norms = np.linalg.norm(rest, axis=1)
-    if (norms < 1e-9).any():
-        name = names[int(np.argmin(norms))]
-        raise InvalidInputError(
-            f"RDM {name!r} is a linear function of the covariates: nothing is left to test"
-        )
-    return rest / norms[:, None]
 
 
 def _spread(vectors: FloatArray, keep: NDArray[np.bool_]) -> FloatArray:

@@ -5,12 +5,19 @@ dissimilarity of the pair (x, y); copies of one stimulus have none. So every sum
 the resample is a sum over the pairs of the data with weights w_x·w_y, and three things follow:
 
 ranks      The order of the pairs never changes: sort once. The average rank in a resample is the
-           running sum of the weights over that order, at the middle of the pair's own copies.
+           running sum of the weights over that order, at the middle of the pair's own copies. 16
+           resamples are ranked in one walk over the order, exactly, in integers.
 whitening  V, the covariance of dissimilarities, acts on F(x, y) of the resample as
            2F + S_x + S_y with S_x = Σ_z w_z F(x, z), so that with row sums f_x = Σ_z w_z f(x, z)
            and c_x = w_x / (2 + n - 2 w_x):
            ⟨f, V⁻¹ g⟩ = ½ [ Σ w_x w_y f g - Σ c_x f_x g_x + (Σ c_x f_x)(Σ c_x g_x) / (1 + Σ c_x) ].
-products   One matrix product over pairs a resample serves all models and all brain RDMs.
+products   The pairs that a resample holds (two in five of a bootstrap's) are written side by side,
+           a few RDMs at a time, and one matrix product in float64 serves all models and all brain
+           RDMs. Products of centred ranks are sums of integers, exact up to some 800 stimuli.
+
+Memory: 12 bytes a pair and RDM for ranks, 8 for values, and working arrays that do not grow with
+the number of resamples: per thread 16 RDMs of 64 bytes a pair, of which ranks without ties touch
+half, and the prepared `b` of 16 resamples, at most 1 GiB.
 """
 
 from dataclasses import dataclass
@@ -18,9 +25,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rsafast_kernels._native import native
+from rsafast_kernels._threads import num_threads
 from rsafast_kernels.errors import InvalidInputError
+from rsafast_kernels.rank import average_ranks
 
 __all__ = ["Products", "Resampler", "weighted_ranks"]
+
+MAX_STIMULI = 16_383  # four times the number of a stimulus fits 16 bits
+MAX_DRAWN = 46_340  # stimuli of one resample: twice its pairs fit 32 bits
+_ROWS = 16  # RDMs sorted at a time
 
 FloatArray = NDArray[np.float64]
 
@@ -49,12 +63,27 @@ class Resampler:
     Parameters
     ----------
     a, b : (M, pairs) and (N, pairs) float64 dissimilarities in squareform order
-    n : stimuli
+    n : stimuli, at most 16,383
     ranks : replace values by their average ranks in the resample
     centred : subtract the mean over the pairs of the resample
     whitened : multiply by V^(-1/2) of the resample (without a mask only)
     keep : (pairs,) bool, optional
         Pairs that count; values elsewhere are never read and may be NaN.
+
+    Raises
+    ------
+    InvalidInputError
+        For shapes that do not fit `n`, for values that are not finite where `keep` is true, and for
+        whitened products under a mask.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rsafast_kernels.resample import Resampler
+    >>> rng = np.random.default_rng(0)
+    >>> resampler = Resampler(rng.random((2, 15)), rng.random((3, 15)), 6, ranks=True, centred=True)
+    >>> resampler([[1, 1, 1, 1, 1, 1], [2, 0, 1, 2, 0, 1]]).pairs
+    array([15., 13.])
     """
 
     def __init__(
@@ -68,113 +97,128 @@ class Resampler:
         whitened: bool = False,
         keep: NDArray[np.bool_] | None = None,
     ) -> None:
-        self._n = n
+        if not 2 <= n <= MAX_STIMULI:
+            raise InvalidInputError(f"n must be from 2 to {MAX_STIMULI} stimuli, got {n}")
         pairs = n * (n - 1) // 2
-        self._keep = np.ones(pairs, bool) if keep is None else np.asarray(keep)
-        if whitened and not self._keep.all():
+        self._n = n
+        self._keep = np.ones(pairs, bool) if keep is None else np.asarray(keep, bool)
+        if self._keep.shape != (pairs,):
+            raise InvalidInputError(f"keep must be ({pairs},), got {self._keep.shape}")
+        self._masked = not self._keep.all()
+        if whitened and self._masked:
             raise InvalidInputError("whitened products are not defined under a mask")
         self._ranks, self._centred, self._whitened = ranks, centred, whitened
-        self._x, self._y = np.triu_indices(n, 1)
-        self._sides = [np.where(self._keep, np.asarray(v, np.float64), 0.0) for v in (a, b)]
-        self._orders = [_orders(v) if ranks else None for v in self._sides]
+        sides = [_checked(v, pairs, name) for v, name in ((a, "a"), (b, "b"))]
+        self._prepared = [
+            _sorted(v, self._keep, n) if ranks else (_padded(v, self._keep, n),) for v in sides
+        ]
+        weights = np.zeros((1, 0), np.int32)
+        if self._masked:
+            weights = _padded(self._keep[None].astype(np.float64), self._keep, n).astype(np.int32)
+        self._padded_keep = weights[0]
 
     def __call__(self, weights: ArrayLike) -> Products:
         """Products on the resamples `weights`, (R, n) counts of every stimulus."""
-        rows = np.asarray(weights)
-        out = Products(
-            np.empty((len(rows), len(self._sides[0]), len(self._sides[1]))),
-            np.empty((len(rows), len(self._sides[0]))),
-            np.empty((len(rows), len(self._sides[1]))),
-            np.empty(len(rows)),
-        )
-        for r, w in enumerate(rows.astype(np.float64)):
-            out.pairs[r] = (w[self._x] * w[self._y] * self._keep).sum()
-            (out.products[r], out.squares_a[r], out.squares_b[r]) = self._one(w)
-        return out
+        rows = _counts(weights, self._n)
+        if self._ranks and self._whitened:
+            return _joined([self._whitened_ranks(row) for row in rows], *self._sizes())
+        # The side with fewer RDMs is the one that is held for all of the other.
+        swapped = self._sizes()[0] < self._sizes()[1]
+        first, second = reversed(self._prepared) if swapped else self._prepared
+        shape = (len(rows), len(first[0]), len(second[0]))
+        products, pairs = np.empty(shape), np.empty(len(rows))
+        squares = np.empty(shape[:2]), np.empty((shape[0], shape[2]))
+        head, tail = (self._n, *first, *second, rows, self._padded_keep, self._centred), ()
+        kernel = native.resample_ranked
+        if not self._ranks:
+            kernel, tail = native.resample_values, (self._whitened,)
+        kernel(*head, *tail, products, *squares, pairs, num_threads())
+        if swapped:
+            return Products(products.transpose(0, 2, 1), squares[1], squares[0], pairs)
+        return Products(products, *squares, pairs)
 
     def ranks(self, weights: ArrayLike) -> tuple[FloatArray, FloatArray]:
         """Average ranks (M, pairs) and (N, pairs) in one resample (n,); 0 for absent pairs."""
-        w = np.asarray(weights, np.float64)
-        ww = w[self._x] * w[self._y] * self._keep
-        a, b = (np.where(ww > 0, _ranked(v, ww), 0.0) for v in self._sides)
-        return a, b
+        if not self._ranks:
+            raise InvalidInputError("ranks need a Resampler made with ranks=True")
+        row = _counts(np.asarray(weights)[None], self._n)[0]
+        out = []
+        for order, _, _, tied in self._prepared:
+            out.append(np.empty((len(order), len(self._keep))))
+            native.resample_rank_one(self._n, order, tied, row, out[-1], num_threads())
+        return out[0], out[1]
 
-    def _one(self, w: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        ww = w[self._x] * w[self._y] * self._keep
-        total = ww.sum()
-        if total == 0:
-            m, k = (len(v) for v in self._sides)
-            return np.zeros((m, k)), np.zeros(m), np.zeros(k)
-        a, b = (
-            _ranked(v, ww, o) if o is not None else v
-            for v, o in zip(self._sides, self._orders, strict=True)
-        )
-        floors = [1e-24 * ((v * v) @ ww) for v in (a, b)]
-        if self._centred:
-            a, b = (v - (v @ ww / total)[:, None] for v in (a, b))
-        products, aa, bb = (a * ww) @ b.T, (a * a) @ ww, (b * b) @ ww
-        if not self._whitened:
-            return products, *_without_noise((aa, bb), floors)
-        fa, fb = (self._row_sums(v, w) for v in (a, b))
-        aa = (aa - _additive(fa, fa, w, outer=False)) / 2
-        bb = (bb - _additive(fb, fb, w, outer=False)) / 2
-        products = (products - _additive(fa, fb, w, outer=True)) / 2
-        return products, *_without_noise((aa, bb), floors)
+    def _sizes(self) -> tuple[int, int]:
+        return len(self._prepared[0][0]), len(self._prepared[1][0])
 
-    def _row_sums(self, v: FloatArray, w: FloatArray) -> FloatArray:
-        return np.stack(
-            [
-                np.bincount(self._x, row * w[self._y], self._n)
-                + np.bincount(self._y, row * w[self._x], self._n)
-                for row in v
-            ]
-        )
+    def _whitened_ranks(self, row: NDArray[np.int32]) -> Products:
+        ranked = Resampler(*self.ranks(row), self._n, centred=self._centred, whitened=True)
+        return ranked(row[None])
 
 
 def weighted_ranks(values: ArrayLike, weights: ArrayLike) -> FloatArray:
-    """Average ranks (K, P) of values (K, P) that occur `weights` (P,) times each."""
-    return _ranked(np.atleast_2d(np.asarray(values, np.float64)), np.asarray(weights, np.float64))
+    """Average ranks (K, P) of values (K, P) that occur `weights` (P,) times each.
 
-
-def _additive(f: FloatArray, g: FloatArray, w: FloatArray, *, outer: bool) -> FloatArray:
-    """Σ c f g - (Σ c f)(Σ c g) / (1 + Σ c) of every f with every g (outer) or row by row.
-
-    The stimulus drawn most often is taken out of the sums, because its c is infinite where it
-    fills n/2 + 1 of the n places.
+    Weights are whole numbers. A value that occurs no time gets 0, is not read and may be NaN.
     """
-    most, n = int(np.argmax(w)), w.sum()
-    others = np.delete(np.arange(len(w)), most)
-    c = w[others] / (2 + n - 2 * w[others])
-    inverse, total = (2 + n - 2 * w[most]) / w[most], 1 + c.sum()
-    rest_f, rest_g = f[:, others] @ c, g[:, others] @ c
-    at_f, at_g = f[:, most], g[:, most]
-    if outer:
-        rest_f, at_f = rest_f[:, None], at_f[:, None]
-        within = (f[:, others] * c) @ g[:, others].T
-    else:
-        within = (f[:, others] * g[:, others]) @ c
-    one = at_f * at_g * total - at_f * rest_g - at_g * rest_f - inverse * rest_f * rest_g
-    return within + one / (inverse * total + 1)
-
-
-def _without_noise(
-    squares: tuple[FloatArray, FloatArray], floors: list[FloatArray]
-) -> tuple[FloatArray, FloatArray]:
-    a, b = (np.where(s > floor, s, 0.0) for s, floor in zip(squares, floors, strict=True))
-    return a, b
-
-
-def _orders(values: FloatArray) -> NDArray[np.int64]:
-    return np.argsort(values, axis=1, kind="stable")
-
-
-def _ranked(
-    values: FloatArray, ww: FloatArray, orders: NDArray[np.int64] | None = None
-) -> FloatArray:
-    out = np.empty_like(values)
-    orders = _orders(values) if orders is None else orders
-    for row, v, order in zip(out, values, orders, strict=True):
-        ends = np.flatnonzero(np.append(np.diff(v[order]) != 0, True)) + 1
-        above = np.concatenate([[0.0], np.cumsum(ww[order])[ends - 1]])
-        row[order] = np.repeat((above[:-1] + above[1:] + 1) / 2, np.diff(np.append(0, ends)))
+    rows, counts = np.atleast_2d(np.asarray(values, np.float64)), np.asarray(weights)
+    there = counts > 0
+    out = np.zeros(rows.shape)
+    held = counts[there].astype(np.float64)
+    for row, ranked in zip(rows, out, strict=True):
+        # Twice the unweighted average rank tells tied groups apart, in order.
+        places = (2 * average_ranks(row[there])).astype(np.intp)
+        copies = np.bincount(places, held)
+        ranked[there] = (np.cumsum(copies) - (copies - 1) / 2)[places]
     return out
+
+
+def _checked(values: ArrayLike, pairs: int, name: str) -> FloatArray:
+    rows = np.ascontiguousarray(values, np.float64)
+    if rows.ndim != 2 or rows.shape[1] != pairs:
+        raise InvalidInputError(f"{name} must be (RDMs, {pairs}), got {rows.shape}")
+    return rows
+
+
+def _counts(weights: ArrayLike, n: int) -> NDArray[np.int32]:
+    rows = np.asarray(weights)
+    if rows.ndim != 2 or rows.shape[1] != n:
+        raise InvalidInputError(f"weights must be (resamples, {n}), got {rows.shape}")
+    counts = np.ascontiguousarray(rows, np.int32)
+    if not np.array_equal(counts, rows) or (counts < 0).any():
+        raise InvalidInputError("weights must be counts (0, 1, 2, ...) of every stimulus")
+    drawn = int(counts.sum(axis=1, dtype=np.int64).max(initial=0))
+    if drawn > MAX_DRAWN:
+        raise InvalidInputError(
+            f"a resample may draw at most {MAX_DRAWN} stimuli, got {drawn}; divide the weights"
+        )
+    return counts
+
+
+def _padded(values: FloatArray, keep: NDArray[np.bool_], n: int) -> FloatArray:
+    out = np.empty((len(values), native.resample_padded_pairs(n)))
+    native.resample_pad(n, values, keep.view(np.uint8), out, num_threads())
+    if not np.isfinite(out).all():
+        raise InvalidInputError("dissimilarities must be finite where keep is true")
+    return out
+
+
+def _sorted(values: FloatArray, keep: NDArray[np.bool_], n: int) -> tuple[NDArray[np.integer], ...]:
+    count, padded = int(keep.sum()), native.resample_padded_pairs(n)
+    order = np.empty((len(values), count), np.uint32)
+    slot, chunk = (np.empty((len(values), padded), np.uint16) for _ in range(2))
+    tied = np.empty(len(values), np.uint8)
+    for k in range(0, len(values), _ROWS):
+        some = slice(k, k + _ROWS)
+        ranks = average_ranks(np.ascontiguousarray(values[some][:, keep]))
+        native.resample_sort(
+            n, ranks, keep.view(np.uint8), order[some], slot[some], chunk[some], tied[some],
+            num_threads(),
+        )  # fmt: skip
+    return order, slot, chunk, tied
+
+
+def _joined(parts: list[Products], models: int, brains: int) -> Products:
+    empty = np.zeros((0, models, brains)), np.zeros((0, models)), np.zeros((0, brains))
+    columns = zip(*[(p.products, p.squares_a, p.squares_b, p.pairs) for p in parts], strict=True)
+    return Products(*map(np.concatenate, columns)) if parts else Products(*empty, np.zeros(0))

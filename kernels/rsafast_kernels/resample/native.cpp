@@ -1,0 +1,705 @@
+// Products of RDMs on resamples: see __init__.py for the mathematics, ranked.hpp for the ranks.
+//
+// Only pairs that a resample holds enter its products (two in five in a bootstrap): both sides are
+// written in the same thinned order, one of them times the weights, and multiplied in float64. Ranks
+// are taken in 16 resamples at once; twice a centred rank is an integer, so that up to some 800 stimuli
+// every product of ranks is exact. Nothing depends on threads or on how the work is cut.
+#include "ranked.hpp"
+#include "product.hpp"
+#include "registry.hpp"
+
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+
+namespace {
+
+using namespace rsafast::resample;
+using rsafast::Array;
+using rsafast::round_up;
+namespace nb = nanobind;
+using Index = std::ptrdiff_t;
+using Exact = unsigned __int128;
+
+constexpr std::size_t slack = block;  // `append` writes whole blocks
+constexpr std::size_t panel_budget = std::size_t{1} << 30;
+constexpr std::size_t right_rows = 24;  // converted at a time; with what they meet they fill an L2
+constexpr double noise = 1e-24;  // of the squared length: what is below is no spread
+
+int thread_number() {
+#if defined(_OPENMP)
+    return omp_get_thread_num();
+#else
+    return 0;
+#endif
+}
+
+// `threads` share either the tasks or what is inside each: tasks that fit the caches side by side
+// run side by side.
+struct Sharing {
+    int outer, inner;
+    Sharing(int threads, std::size_t tasks, std::size_t bytes_a_task) {
+        constexpr std::size_t cache = std::size_t{4} << 20;
+        const bool apart = tasks >= static_cast<std::size_t>(threads) && bytes_a_task <= cache;
+        outer = apart ? threads : 1;
+        inner = apart ? 1 : threads;
+    }
+    template <class Task>
+    void run(std::size_t tasks, Task task) const {
+        if (outer == 1) {
+            for (std::size_t t = 0; t < tasks; ++t) task(t, 0);
+            return;
+        }
+#pragma omp parallel for num_threads(outer) schedule(dynamic)
+        for (Index t = 0; t < static_cast<Index>(tasks); ++t) task(t, thread_number());
+    }
+};
+
+
+// ---------------------------------------------------------------- ranks
+
+struct Stack {  // the RDMs of one side
+    Array<const std::uint32_t> order;
+    Array<const std::uint16_t> slot, chunk;
+    Array<const std::uint8_t> tied;
+
+    std::size_t rdms() const { return order.shape(0); }
+    Ranked rdm(std::size_t k) const {
+        const std::size_t count = order.shape(1), padded = slot.shape(1);
+        return {order.data() + k * count, slot.data() + k * padded, chunk.data() + k * padded, count,
+                tied.data()[k] != 0};
+    }
+};
+
+template <class Sum>
+Sum sum_of_cubes(const std::int32_t* first, const std::int32_t* last) {
+    Sum total = 0;
+    for (; first < last; ++first) total += static_cast<Sum>(*first) * *first * *first;
+    return total;
+}
+
+struct Batch {  // up to 16 resamples
+    std::vector<std::uint16_t> counts;  // (n, lanes)
+    std::vector<Thinned> thinned;
+    std::vector<std::size_t> begin;  // of (lane, bucket) in a row of thinned pairs
+    std::vector<std::int32_t> weights;
+    std::int64_t pairs[lanes] = {};
+    double spread[lanes];            // Σ w (rank - mean)² where no two values tie
+    std::int32_t start[lanes];
+    std::int64_t most_pairs = 0;
+    std::int32_t most = 0, most_of_pair = 0;
+    bool centred;
+
+    Batch(const Layout& layout, const std::int32_t* rows, int used, const std::int32_t* keep,
+          bool centred)
+        : counts(static_cast<std::size_t>(layout.n) * lanes, 0), begin{0}, centred(centred) {
+        const std::vector<std::int32_t> none(layout.n, 0);
+        for (int l = 0; l < lanes; ++l) {
+            const std::int32_t* w = l < used ? rows + static_cast<std::size_t>(l) * layout.n : none.data();
+            for (int i = 0; i < layout.n; ++i) {
+                counts[static_cast<std::size_t>(i) * lanes + l] = static_cast<std::uint16_t>(w[i]);
+                most = std::max(most, w[i]);
+            }
+            thinned.emplace_back(layout, w);
+            for (std::size_t b = 0; b < layout.buckets(); ++b)
+                begin.push_back(begin.back() +
+                                round_up(thinned[l].pairs(layout.bucket_rows[b],
+                                                          layout.bucket_rows[b + 1]),
+                                         row_multiple));
+        }
+        weights.assign(begin.back() + slack, 0);
+        for (int l = 0; l < lanes; ++l) weigh(layout, l, keep);
+    }
+    std::size_t length(const Layout& layout, int lane, std::size_t bucket) const {
+        const std::size_t at = lane * layout.buckets() + bucket;
+        return begin[at + 1] - begin[at];
+    }
+    std::size_t at(const Layout& layout, int lane, std::size_t bucket) const {
+        return begin[lane * layout.buckets() + bucket];
+    }
+
+   private:
+    void weigh(const Layout& layout, int l, const std::int32_t* keep) {
+        const Thinned& thin = thinned[l];
+        for (std::size_t b = 0; b < layout.buckets(); ++b) {
+            std::int32_t* to = weights.data() + at(layout, l, b);
+            for (int i = layout.bucket_rows[b]; i < layout.bucket_rows[b + 1]; ++i) {
+                if (!thin.holds(i)) continue;
+                const std::int32_t* other = thin.weight.data() + thin.before[i + 1];
+                const std::int32_t own = other[-1];
+                const int count = thin.row(i);
+                if (keep) thin.append_row(layout, i, keep + layout.start[i], to);
+                else std::fill(to, to + count, 1);
+                for (int k = 0; k < count; ++k) to[k] *= own * other[k];
+                to += count;
+            }
+            const std::int32_t* from = weights.data() + at(layout, l, b);
+            std::fill(to, weights.data() + at(layout, l, b) + length(layout, l, b), 0);
+            for (; from < to; ++from) {
+                pairs[l] += *from;
+                most_of_pair = std::max(most_of_pair, *from);
+            }
+        }
+        const std::int32_t* first = weights.data() + at(layout, l, 0);
+        const std::int32_t* last = first + begin[(l + 1) * layout.buckets()] - begin[l * layout.buckets()];
+        // 2^25 cubes of 13 bits fit 64.
+        const bool small = most_of_pair < (1 << 13) && last - first < (1 << 25);
+        const Exact cubes = small ? sum_of_cubes<std::uint64_t>(first, last)
+                                  : sum_of_cubes<Exact>(first, last);
+        // w copies share a rank: Σ w (rank - mean)² = (P³ - Σ w³) / 12.
+        const Exact total = static_cast<Exact>(pairs[l]);
+        spread[l] = static_cast<double>(total * total * total - cubes) / 12;
+        most_pairs = std::max(most_pairs, pairs[l]);
+        start[l] = centred ? static_cast<std::int32_t>(-pairs[l]) : 1;
+    }
+};
+
+constexpr std::size_t chunks(std::size_t pairs) { return (pairs >> chunk_bits) + 1; }
+
+struct RankScratch {
+    std::size_t line_bytes, base_words, stride, lane_stride;
+    Buffer<char> lines;
+    Buffer<std::int32_t> bases, panel, row;
+    Buffer<double> right;  // rows of the prepared side, as float64
+    std::vector<char> narrow;
+#if defined(__AVX512BW__)
+    std::vector<std::int16_t> table;
+#endif
+
+    RankScratch(const Layout& layout, const Lines& where, int tile)
+        : line_bytes(round_up(where.total * lanes * sizeof(Wide), 64)),
+          base_words(chunks(layout.start[layout.n]) * lanes),
+          stride(round_up(layout.largest_bucket(), row_multiple) + slack),
+          lane_stride(stride * tile),
+          lines(line_bytes * tile),
+          bases(base_words * tile),
+          panel(lane_stride * lanes),
+          row(static_cast<std::size_t>(layout.blocks) * block * lanes),
+          right(stride * right_rows),
+          narrow(tile) {
+#if defined(__AVX512BW__)
+        table.resize(looked_up * lanes * tile);
+#endif
+        std::fill_n(bases.data(), base_words * tile, 0);
+        std::fill_n(panel.data(), lane_stride * lanes, 0);
+    }
+};
+
+#if defined(__AVX512BW__)
+bool short_bases(const Ranked& rdm, const Batch& batch) {
+    return chunks(rdm.count) <= looked_up && batch.most_pairs < short_base;
+}
+#endif
+
+void walk(const Ranked& rdm, const Layout& layout, const Lines& where, const Batch& batch, int m,
+          RankScratch& scratch) {
+    char* const lines = scratch.lines.data() + m * scratch.line_bytes;
+    scratch.narrow[m] =
+        !rdm.tied && batch.most <= narrow_weight &&
+        walk(rdm, layout, where, batch.counts.data(), batch.start, reinterpret_cast<Narrow*>(lines),
+             scratch.bases.data() + m * scratch.base_words);
+    if (!scratch.narrow[m])
+        walk(rdm, layout, where, batch.counts.data(), batch.start, reinterpret_cast<Wide*>(lines));
+#if defined(__AVX512BW__)
+    if (scratch.narrow[m] && short_bases(rdm, batch))
+        tabulate(scratch.bases.data() + m * scratch.base_words, chunks(rdm.count), batch.start,
+                 scratch.table.data() + m * looked_up * lanes);
+#endif
+}
+
+// Bucket of the m-th RDM of a tile, into its row of every lane's panel.
+void unpack(const Ranked& rdm, const Layout& layout, const Lines& where, const Batch& batch, int m,
+            std::size_t bucket, RankScratch& scratch) {
+    const char* const lines = scratch.lines.data() + m * scratch.line_bytes;
+    const std::size_t first = where.begin[bucket] * lanes;
+    std::int32_t* const panel = scratch.panel.data() + m * scratch.stride;
+    const std::int32_t* const bases = scratch.bases.data() + m * scratch.base_words;
+    const auto go = [&](const auto* from) {
+        unpack(rdm, layout, batch.thinned, bucket, from, bases, scratch.row.data(), panel,
+               scratch.lane_stride, reinterpret_cast<const char*>(from) + scratch.line_bytes);
+    };
+#if defined(__AVX512BW__)
+    if (scratch.narrow[m] && short_bases(rdm, batch)) {
+        const auto* from = reinterpret_cast<const Narrow*>(lines) + first;
+        unpack(rdm, layout, batch.thinned, bucket, from,
+               scratch.table.data() + m * looked_up * lanes, batch.start,
+               reinterpret_cast<std::uint16_t*>(scratch.row.data()), panel, scratch.lane_stride,
+               reinterpret_cast<const char*>(from) + scratch.line_bytes);
+        return;
+    }
+#endif
+    if (scratch.narrow[m]) go(reinterpret_cast<const Narrow*>(lines) + first);
+    else go(reinterpret_cast<const Wide*>(lines) + first);
+}
+
+double weighted_square(const std::int32_t* v, const std::int32_t* w, std::size_t length) {
+    auto sum = V::zero();
+    for (std::size_t k = 0; k < length; k += V::width) {
+        const auto value = load(v + k);
+        sum += value * value * load(w + k);
+    }
+    return V::sum(sum);
+}
+
+struct RankJob {
+    Layout layout;
+    Lines where;
+    Stack a, b;
+    const std::int32_t* keep;
+    bool centred;
+    Array<const std::int32_t> rows;
+    Array<double> products, squares_a, squares_b, pairs;
+    int tile;
+
+    // Ranks of brain RDM `k` times the weights, to its row of every (lane, bucket) of `panel`.
+    template <class B>
+    void prepare(const Batch& batch, std::size_t first, std::size_t k, std::size_t first_b,
+                 std::size_t count_b, RankScratch& scratch, B* panel, int used) const {
+        const Ranked rdm = b.rdm(k);
+        walk(rdm, layout, where, batch, 0, scratch);
+        double squares[lanes] = {};
+        for (std::size_t bucket = 0; bucket < layout.buckets(); ++bucket) {
+            unpack(rdm, layout, where, batch, 0, bucket, scratch);
+            for (int l = 0; l < lanes; ++l) {
+                const std::size_t length = batch.length(layout, l, bucket);
+                const std::size_t at = batch.at(layout, l, bucket);
+                const std::int32_t* from = scratch.panel.data() + l * scratch.lane_stride;
+                const std::int32_t* w = batch.weights.data() + at;
+                B* to = panel + at * count_b + (k - first_b) * length;
+                for (std::size_t i = 0; i < length; ++i) to[i] = static_cast<B>(from[i]) * w[i];
+                if (rdm.tied || !centred) squares[l] += weighted_square(from, w, length);
+            }
+        }
+        store_squares(squares_b, batch, rdm, first, k, squares, used);
+    }
+
+    void store_squares(const Array<double>& out, const Batch& batch, const Ranked& rdm,
+                       std::size_t first, std::size_t k, const double* squares, int used) const {
+        for (int l = 0; l < used; ++l)
+            out.data()[(first + l) * out.shape(1) + k] =
+                rdm.tied || !centred ? squares[l] / 4 : batch.spread[l];
+    }
+
+    template <class B>
+    void multiply(const Batch& batch, std::size_t first, std::size_t first_a, int count_a,
+                  std::size_t first_b, std::size_t count_b, RankScratch& scratch, const B* panel,
+                  int used) const {
+        const std::size_t wide = products.shape(2), per_resample = products.shape(1) * wide;
+        std::vector<double> squares(static_cast<std::size_t>(count_a) * lanes, 0.0);
+        for (int m = 0; m < count_a; ++m) walk(a.rdm(first_a + m), layout, where, batch, m, scratch);
+        const auto out = [&](int l) {
+            return products.data() + (first + l) * per_resample + first_a * wide + first_b;
+        };
+        for (int l = 0; l < used; ++l)
+            for (int m = 0; m < count_a; ++m) std::fill_n(out(l) + m * wide, count_b, 0.0);
+        for (std::size_t bucket = 0; bucket < layout.buckets(); ++bucket) {
+            for (int m = 0; m < count_a; ++m)
+                unpack(a.rdm(first_a + m), layout, where, batch, m, bucket, scratch);
+            for (int l = 0; l < used; ++l) {
+                const std::size_t length = batch.length(layout, l, bucket);
+                const std::size_t at = batch.at(layout, l, bucket);
+                const std::int32_t* from = scratch.panel.data() + l * scratch.lane_stride;
+                // Converted once for the whole tile, not in every product.
+                for (std::size_t j = 0; j < count_b; j += right_rows) {
+                    const std::size_t some = std::min(right_rows, count_b - j);
+                    const B* right = panel + at * count_b + j * length;
+                    std::copy(right, right + some * length, scratch.right.data());
+                    product(from, scratch.stride, count_a, scratch.right.data(), length,
+                            static_cast<int>(some), length, out(l) + j, wide);
+                }
+                for (int m = 0; m < count_a; ++m)
+                    if (a.tied.data()[first_a + m] || !centred)
+                        squares[m * lanes + l] += weighted_square(
+                            from + m * scratch.stride, batch.weights.data() + at, length);
+            }
+        }
+        for (int l = 0; l < used; ++l)
+            for (int m = 0; m < count_a; ++m)
+                for (std::size_t j = 0; j < count_b; ++j) out(l)[m * wide + j] /= 4;
+        for (int m = 0; m < count_a; ++m)
+            store_squares(squares_a, batch, a.rdm(first_a + m), first, first_a + m,
+                          squares.data() + m * lanes, used);
+    }
+
+    // Bytes of the prepared side that are worth having at once.
+    std::size_t panel_bytes() const {
+        const std::size_t row = (layout.start[layout.n] + layout.buckets() * row_multiple) * lanes *
+                                sizeof(double);
+        return std::min(std::max(row, panel_budget), row * std::max<std::size_t>(1, b.rdms()));
+    }
+
+    template <class B>
+    void run(const Batch& batch, std::size_t first, int used, RankScratch* scratch, B* panel,
+             int threads) const {
+        const std::size_t models = a.rdms(), brains = b.rdms();
+        const std::size_t row = std::max<std::size_t>(1, batch.begin.back() * sizeof(B));
+        const std::size_t step = std::min(brains, panel_bytes() / row);
+        for (std::size_t first_b = 0; first_b < brains; first_b += step) {
+            const std::size_t count_b = std::min(step, brains - first_b);
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
+            for (Index k = 0; k < static_cast<Index>(count_b); ++k)
+                prepare(batch, first, first_b + k, first_b, count_b, scratch[thread_number()], panel,
+                        used);
+            const Index tiles = (models + tile - 1) / tile;
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
+            for (Index t = 0; t < tiles; ++t)
+                multiply(batch, first, t * tile,
+                         static_cast<int>(std::min<std::size_t>(tile, models - t * tile)), first_b,
+                         count_b, scratch[thread_number()], panel, used);
+        }
+    }
+};
+
+void ranked(int n, Stack a, Stack b, Array<const std::int32_t> rows, Array<const std::int32_t> keep,
+            bool centred, Array<double> products, Array<double> squares_a, Array<double> squares_b,
+            Array<double> pairs, int threads) {
+    nb::gil_scoped_release release;
+    const Layout layout(n);
+    const std::size_t resamples = rows.shape(0), batches = (resamples + lanes - 1) / lanes;
+    const Lines where(layout);
+    const std::size_t padded = layout.start[n];
+    const Sharing sharing(threads, batches, padded * (b.rdms() + 1) * lanes * sizeof(Wide));
+    const int shared = static_cast<int>((a.rdms() + sharing.inner - 1) / sharing.inner);
+    const RankJob job{layout, where, a, b, keep.size() ? keep.data() : nullptr, centred, rows,
+                      products, squares_a, squares_b, pairs, std::clamp(shared, 1, 16)};
+    std::vector<RankScratch> scratch;
+    for (int t = 0; t < threads; ++t) scratch.emplace_back(layout, where, job.tile);
+    std::vector<Buffer<char>> panels;
+    for (int t = 0; t < sharing.outer; ++t) panels.emplace_back(job.panel_bytes());
+    sharing.run(batches, [&](std::size_t t, int thread) {
+        const std::size_t first = t * lanes;
+        const int used = static_cast<int>(std::min<std::size_t>(lanes, resamples - first));
+        const Batch batch(layout, rows.data() + first * n, used, job.keep, centred);
+        for (int l = 0; l < used; ++l) pairs.data()[first + l] = static_cast<double>(batch.pairs[l]);
+        // A weighted rank of the prepared side fits 32 bits unless stimuli are drawn very often.
+        const bool fits = 2 * batch.most_pairs * batch.most_of_pair < (std::int64_t{1} << 31);
+        RankScratch* own = scratch.data() + (sharing.outer > 1 ? thread : 0);
+        char* const panel = panels[thread].data();
+        if (fits)
+            job.run(batch, first, used, own, reinterpret_cast<std::int32_t*>(panel), sharing.inner);
+        else job.run(batch, first, used, own, reinterpret_cast<double*>(panel), sharing.inner);
+    });
+}
+
+// The order of the kept pairs from their average ranks.
+void sort(int n, Array<const double> ranks, Array<const std::uint8_t> keep,
+          Array<std::uint32_t> order, Array<std::uint16_t> slot, Array<std::uint16_t> chunk,
+          Array<std::uint8_t> tied, int threads) {
+    nb::gil_scoped_release release;
+    const Layout layout(n);
+    const std::size_t rdms = ranks.shape(0), count = ranks.shape(1), padded = slot.shape(1);
+    std::vector<std::uint32_t> pairs;
+    std::size_t p = 0;
+    for (std::uint32_t i = 0; i < static_cast<std::uint32_t>(n); ++i)
+        for (std::uint32_t j = i + 1; j < static_cast<std::uint32_t>(n); ++j)
+            if (keep.data()[p++]) pairs.push_back(packed(i, j));
+#pragma omp parallel num_threads(threads)
+    {
+        std::vector<std::uint32_t> ties(2 * count + 1), next(2 * count + 1);
+        std::vector<std::uint16_t> filled(layout.buckets());
+#pragma omp for schedule(dynamic)
+        for (Index k = 0; k < static_cast<Index>(rdms); ++k) {
+            const double* rank = ranks.data() + k * count;
+            const auto key = [=](std::size_t t) { return static_cast<std::size_t>(2 * rank[t]); };
+            std::uint32_t* to = order.data() + k * count;
+            std::fill(ties.begin(), ties.end(), 0);
+            for (std::size_t t = 0; t < count; ++t) ++ties[key(t)];
+            bool any = false;
+            for (std::size_t r = 2; r <= 2 * count; ++r) {
+                next[r] = static_cast<std::uint32_t>((r - 1 - ties[r]) / 2);
+                any |= ties[r] > 1;
+            }
+            for (std::size_t t = 0; t < count; ++t) {
+                const std::size_t r = key(t);
+                const bool last = --ties[r] == 0;
+                to[next[r]++] = pairs[t] | (any && last ? last_of_ties : 0);
+            }
+            tied.data()[k] = any;
+            std::fill(filled.begin(), filled.end(), 0);
+            std::fill_n(slot.data() + k * padded, padded, 0);
+            std::fill_n(chunk.data() + k * padded, padded, 0);
+            for (std::size_t t = 0; t < count; ++t) {
+                const int i = static_cast<int>(row_of(to[t]));
+                const std::size_t column = column_of(to[t]) - layout.first(i) * block;
+                const std::size_t at = k * padded + layout.start[i] + place(column);
+                slot.data()[at] = ++filled[layout.bucket_of[i]];
+                chunk.data()[at] = static_cast<std::uint16_t>(t >> chunk_bits);
+            }
+        }
+    }
+}
+
+// Average ranks in one resample, to squareform order; 0 for pairs that it does not hold.
+void rank_one(int n, Array<const std::uint32_t> order, Array<const std::uint8_t> tied,
+              Array<const std::int32_t> weights, Array<double> out, int threads) {
+    nb::gil_scoped_release release;
+    const std::size_t rdms = order.shape(0), count = order.shape(1), pairs = out.shape(1);
+    const std::int32_t* w = weights.data();
+    std::vector<Index> row(n);
+    for (Index i = 0; i < n; ++i) row[i] = i * n - i * (i + 1) / 2 - i - 1;
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
+    for (Index k = 0; k < static_cast<Index>(rdms); ++k) {
+        const std::uint32_t* from = order.data() + k * count;
+        double* to = out.data() + k * pairs;
+        std::fill_n(to, pairs, 0.0);
+        std::int64_t before = 0;
+        const auto weight = [=](std::size_t t) {
+            return std::int64_t{w[row_of(from[t])]} * w[column_of(from[t])];
+        };
+        for (std::size_t t = 0; t < count;) {
+            std::size_t end = t;
+            std::int64_t after = before;
+            do after += weight(end);
+            while (!(from[end++] & last_of_ties) && tied.data()[k]);
+            const double rank = 0.5 * static_cast<double>(before + after + 1);
+            for (; t < end; ++t)
+                to[row[row_of(from[t])] + column_of(from[t])] = weight(t) ? rank : 0.0;
+            before = after;
+        }
+    }
+}
+
+// ---------------------------------------------------------------- values as they are
+
+// Squareform order to padded rows, 0 where a pair does not count.
+void pad(int n, Array<const double> values, Array<const std::uint8_t> keep, Array<double> out,
+         int threads) {
+    nb::gil_scoped_release release;
+    const Layout layout(n);
+    const std::size_t rdms = values.shape(0), pairs = values.shape(1), padded = out.shape(1);
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (Index k = 0; k < static_cast<Index>(rdms); ++k) {
+        const double* from = values.data() + k * pairs;
+        double* to = out.data() + k * padded;
+        std::fill_n(to, padded, 0.0);
+        std::size_t p = 0;
+        for (int i = 0; i < n; ++i)
+            for (int j = i + 1; j < n; ++j, ++p)
+                if (keep.data()[p]) to[layout.at(i, j)] = from[p];
+    }
+}
+
+// What V⁻¹ of a resample takes away, ⟨f, g⟩ over its stimuli: see __init__.py. The stimulus drawn most
+// often is taken out of the sums, because its c is infinite where it fills n/2 + 1 of the n places.
+struct Additive {
+    std::size_t most = 0;
+    double inverse = 0, total = 1;
+    std::vector<double> c;  // 0 at `most`
+
+    explicit Additive(const Thinned& thin) : c(thin.held(), 0.0) {
+        double n = 0;
+        for (int x = 0; x < thin.held(); ++x) {
+            n += thin.weight[x];
+            if (thin.weight[x] > thin.weight[most]) most = x;
+        }
+        for (std::size_t x = 0; x < c.size(); ++x) {
+            const double w = thin.weight[x];
+            if (x == most) {
+                inverse = (2 + n - 2 * w) / w;
+            } else {
+                c[x] = w / (2 + n - 2 * w);
+                total += c[x];
+            }
+        }
+    }
+    double rest(const double* f) const {
+        double sum = 0;
+        for (std::size_t x = 0; x < c.size(); ++x) sum += c[x] * f[x];
+        return sum;
+    }
+    double operator()(const double* f, double rest_f, const double* g, double rest_g) const {
+        double within = 0;
+        for (std::size_t x = 0; x < c.size(); ++x) within += c[x] * f[x] * g[x];
+        const double at_f = f[most], at_g = g[most];
+        const double one = at_f * at_g * total - at_f * rest_g - at_g * rest_f -
+                           inverse * rest_f * rest_g;
+        return within + one / (inverse * total + 1);
+    }
+};
+
+struct Sums {  // of one RDM over the other stimuli, for every stimulus that a resample holds
+    std::vector<double> of;
+    double rest;
+};
+
+struct ValueJob {
+    Layout layout;
+    Array<const double> a, b;
+    const std::int32_t* keep;
+    bool centred, whitened;
+    int tile;
+
+    struct Resample {
+        Thinned thin;
+        std::vector<double> weights;  // of the thinned pairs
+        double pairs = 0;
+        std::size_t length;
+
+        Resample(const Layout& layout, const std::int32_t* w, const std::int32_t* keep)
+            : thin(layout, w),
+              length(round_up(thin.pairs(0, layout.n), row_multiple)) {
+            weights.assign(length, 0.0);
+            std::vector<std::int32_t> kept(layout.n + slack, 1);
+            double* to = weights.data();
+            for (int i = 0; i < layout.n; ++i) {
+                if (!thin.holds(i)) continue;
+                const std::int32_t* other = thin.weight.data() + thin.before[i + 1];
+                if (keep) thin.append_row(layout, i, keep + layout.start[i], kept.data());
+                for (int k = 0; k < thin.row(i); ++k) {
+                    *to = static_cast<double>(other[-1]) * other[k] * kept[k];
+                    pairs += *to++;
+                }
+            }
+        }
+    };
+
+    // The thinned pairs of one RDM, centred if asked. Returns Σ w v², exactly 0 if that is noise,
+    // and, through `floor`, what counts as noise.
+    double thin(const Resample& resample, const double* from, double* to, double& floor) const {
+        auto sum = V::zero(), square = V::zero();
+        const double* const w = resample.weights.data();
+        std::size_t done = 0;
+        // A row behind the writing, from the L1 cache.
+        const auto add = [&](const double* end) {
+            for (; to + done + V::width <= end; done += V::width) {
+                const auto v = load(to + done), wv = load(w + done) * v;
+                sum += wv;
+                square += wv * v;
+            }
+        };
+        double* next = to;
+        for (int i = 0; i < layout.n; ++i) {
+            if (!resample.thin.holds(i)) continue;
+            next = resample.thin.append_row(layout, i, from + layout.start[i], next);
+            add(next);
+        }
+        std::fill(next, to + resample.length, 0.0);
+        add(to + resample.length);
+        floor = noise * V::sum(square);
+        if (!centred) return V::sum(square);
+        const double mean = V::sum(sum) / resample.pairs;
+        square = V::zero();
+        for (std::size_t k = 0; k < resample.length; k += V::width) {
+            const auto v = load(to + k) - mean;
+            V::store(to + k, v);
+            square += load(w + k) * v * v;
+        }
+        return V::sum(square);
+    }
+
+    Sums sums(const Resample& resample, const Additive& additive, const double* v) const {
+        Sums out{std::vector<double>(resample.thin.held(), 0.0), 0};
+        const std::int32_t* w = resample.thin.weight.data();
+        const int held = resample.thin.held();
+        for (int x = 0; x < held; ++x) {
+            double own = 0;
+            for (int y = x + 1; y < held; ++y, ++v) {
+                own += w[y] * *v;
+                out.of[y] += w[x] * *v;
+            }
+            out.of[x] += own;
+        }
+        out.rest = additive.rest(out.of.data());
+        return out;
+    }
+
+    double square(const Additive& additive, const Sums& f, double square, double floor) const {
+        if (whitened) square = (square - additive(f.of.data(), f.rest, f.of.data(), f.rest)) / 2;
+        return square > floor ? square : 0.0;
+    }
+
+    void run(const Resample& resample, double* products, double* squares_a, double* squares_b,
+             Buffer<double>* scratch, double* panel, int threads) const {
+        const std::size_t models = a.shape(0), brains = b.shape(0), padded = a.shape(1);
+        const std::size_t length = resample.length, stride = length + slack;
+        if (resample.pairs == 0) {
+            std::fill_n(products, models * brains, 0.0);
+            std::fill_n(squares_a, models, 0.0);
+            std::fill_n(squares_b, brains, 0.0);
+            return;
+        }
+        const Additive additive(resample.thin);
+        std::vector<Sums> sums_b(brains);
+        // Rows in turn: `append` writes beyond the end of each.
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
+        for (Index k = 0; k < static_cast<Index>(brains); ++k) {
+            double floor, *to = panel + k * stride;
+            const double plain = thin(resample, b.data() + k * padded, to, floor);
+            if (whitened) sums_b[k] = sums(resample, additive, to);
+            squares_b[k] = square(additive, sums_b[k], plain, floor);
+            for (std::size_t i = 0; i < length; ++i) to[i] *= resample.weights[i];
+        }
+        const Index tiles = (models + tile - 1) / tile;
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
+        for (Index t = 0; t < tiles; ++t) {
+            const std::size_t first = t * tile, count = std::min<std::size_t>(tile, models - first);
+            double* const rows = scratch[thread_number()].data();
+            std::vector<Sums> sums_a(count);
+            for (std::size_t m = 0; m < count; ++m) {
+                double floor, *to = rows + m * stride;
+                const double plain = thin(resample, a.data() + (first + m) * padded, to, floor);
+                if (whitened) sums_a[m] = sums(resample, additive, to);
+                squares_a[first + m] = square(additive, sums_a[m], plain, floor);
+            }
+            double* const out = products + first * brains;
+            std::fill_n(out, count * brains, 0.0);
+            product(rows, stride, static_cast<int>(count), panel, stride,
+                    static_cast<int>(brains), length, out, brains);
+            if (!whitened) continue;
+            for (std::size_t m = 0; m < count; ++m)
+                for (std::size_t k = 0; k < brains; ++k) {
+                    const Sums &f = sums_a[m], &g = sums_b[k];
+                    double& value = out[m * brains + k];
+                    value = (value - additive(f.of.data(), f.rest, g.of.data(), g.rest)) / 2;
+                }
+        }
+    }
+};
+
+void values(int n, Array<const double> a, Array<const double> b, Array<const std::int32_t> rows,
+            Array<const std::int32_t> keep, bool centred, bool whitened, Array<double> products,
+            Array<double> squares_a, Array<double> squares_b, Array<double> pairs, int threads) {
+    nb::gil_scoped_release release;
+    const Layout layout(n);
+    const std::size_t resamples = rows.shape(0), models = a.shape(0), brains = b.shape(0);
+    const std::size_t padded = layout.start[n];
+    const Sharing sharing(threads, resamples, padded * (brains + 1) * sizeof(double));
+    const int shared = static_cast<int>((models + sharing.inner - 1) / sharing.inner);
+    const ValueJob job{layout,  a,        b, keep.size() ? keep.data() : nullptr,
+                       centred, whitened, std::clamp(shared, 1, 8)};
+    const std::size_t row = round_up(padded, row_multiple) + slack;
+    std::vector<Buffer<double>> scratch, panels;
+    for (int t = 0; t < threads; ++t) scratch.emplace_back(row * job.tile);
+    for (int t = 0; t < sharing.outer; ++t) panels.emplace_back(row * brains);
+    sharing.run(resamples, [&](std::size_t r, int thread) {
+        const ValueJob::Resample resample(layout, rows.data() + r * n, job.keep);
+        pairs.data()[r] = resample.pairs;
+        job.run(resample, products.data() + r * models * brains, squares_a.data() + r * models,
+                squares_b.data() + r * brains, scratch.data() + (sharing.outer > 1 ? thread : 0),
+                panels[thread].data(), sharing.inner);
+    });
+}
+
+std::size_t padded_pairs(int n) { return Layout(n).start[n]; }
+
+void bind_ranked(int n, Array<const std::uint32_t> order_a, Array<const std::uint16_t> slot_a,
+                 Array<const std::uint16_t> chunk_a, Array<const std::uint8_t> tied_a,
+                 Array<const std::uint32_t> order_b, Array<const std::uint16_t> slot_b,
+                 Array<const std::uint16_t> chunk_b, Array<const std::uint8_t> tied_b,
+                 Array<const std::int32_t> rows, Array<const std::int32_t> keep, bool centred,
+                 Array<double> products, Array<double> squares_a, Array<double> squares_b,
+                 Array<double> pairs, int threads) {
+    ranked(n, {order_a, slot_a, chunk_a, tied_a}, {order_b, slot_b, chunk_b, tied_b}, rows, keep,
+           centred, products, squares_a, squares_b, pairs, threads);
+}
+
+}  // namespace
+
+RSAFAST_KERNEL(resample) {
+    m.def("resample_padded_pairs", &padded_pairs);
+    m.def("resample_sort", &sort);
+    m.def("resample_pad", &pad);
+    m.def("resample_rank_one", &rank_one);
+    m.def("resample_ranked", &bind_ranked);
+    m.def("resample_values", &values);
+}

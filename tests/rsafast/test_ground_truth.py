@@ -1,0 +1,166 @@
+"""Simulated studies whose truth is known: published practices fail, ours hold, intervals cover.
+
+The experiments are those of `benchmarks/ground_truth.py`, fewer of each; limits leave room for what
+the number of experiments explains, one chance in ten thousand.
+"""
+
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+import rsafast as rf
+from rsafast.demo.population import Population
+
+PATH = Path(__file__).resolve().parents[2] / "benchmarks" / "ground_truth.py"
+SPEC = spec_from_file_location("ground_truth", PATH)
+truth = sys.modules["ground_truth"] = module_from_spec(SPEC)
+SPEC.loader.exec_module(truth)
+
+CHANCE = 1e-4
+# Experiments and stimuli of each practice; those of `zero` need no more than a few stimuli.
+EXPERIMENTS = {
+    "entries": (300, 92), "zero": (1500, 24), "pairs": (150, 92), "runs": (250, 92),
+    "order": (250, 92), "layer": (300, 92), "seeds": (150, 92),
+}  # fmt: skip
+STIMULI, SUBJECTS, BOTH = ("stimuli",), ("subjects",), ("stimuli", "subjects")
+CELLS = [
+    truth.Cell("moderate noise", 92, 10, STIMULI, "pearson", 300),
+    truth.Cell("moderate noise", 92, 10, SUBJECTS, "pearson", 300),
+    truth.Cell("moderate noise", 92, 10, BOTH, "pearson", 300),
+    truth.Cell("strong noise", 92, 10, BOTH, "pearson", 200),
+    truth.Cell("moderate noise", 92, 20, BOTH, "spearman", 100),
+    truth.Cell("moderate noise", 720, 10, STIMULI, "pearson", 40),
+]
+
+
+@pytest.fixture
+def population():
+    return Population(
+        shares=(0.4, 0.3), common=0.3, gain_spread=0.3, individual=1.0, noise=1.0, initial=1.0,
+        drift=0.5,
+    )  # fmt: skip
+
+
+# ---------------------------------------------------------------- the simulator
+
+
+def test_pearson_of_the_population_is_what_many_stimuli_give(population, rng):
+    networks, subjects = population.networks(2, rng), population.subjects(3, rng)
+    got = []
+    for _ in range(10):
+        stimuli = population.stimuli(600, rng)
+        brain = population.brain_rdms(stimuli, subjects, rng)
+        got.append(rf.compare(population.model_rdms(stimuli, networks), brain, "pearson"))
+    error = np.std(got, axis=0) / np.sqrt(len(got))
+    expected = population.pearson(networks, subjects)
+    assert (np.abs(np.mean(got, axis=0) - expected) < 4 * error + 2e-3).all()
+    assert expected.min() > 0.03
+
+
+def test_spearman_of_independent_pairs_is_what_many_stimuli_give(population, rng):
+    networks, subjects = population.networks(1, rng), population.subjects(2, rng)
+    sampled = truth.sampled_spearman(population, rng, pairs=200_000)(networks, subjects)
+    got = []
+    for _ in range(10):
+        stimuli = population.stimuli(500, rng)
+        brain = population.brain_rdms(stimuli, subjects, rng)
+        got.append(rf.compare(population.model_rdms(stimuli, networks), brain, "spearman"))
+    error = np.std(got, axis=0) / np.sqrt(len(got))
+    assert (np.abs(np.mean(got, axis=0) - sampled) < 4 * error + 6e-3).all()
+
+
+def test_without_shares_nothing_is_related(rng):
+    population = Population(shares=(0.0, 0.0), individual=1.0, initial=1.0, drift=1.0)
+    scores = population.pearson(population.networks(3, rng), population.subjects(4, rng))
+    np.testing.assert_allclose(scores, 0.0, atol=1e-15)
+
+
+def test_a_seed_starts_from_the_same_weights_in_every_rule(population, rng):
+    networks = population.networks(3, rng)
+    first, second = networks
+    differ = [(first[..., c] != second[..., c]).any() for c in range(networks.shape[-1])]
+    initial = slice(2 * population.size, 3 * population.size)
+    assert not any(differ[initial])
+    assert any(differ[3 * population.size :])
+    assert (networks[0, 0, :, initial] != networks[0, 1, :, initial]).any()
+
+
+def test_models_and_brains_say_whose_they_are(population, rng):
+    stimuli = population.stimuli(8, rng)
+    models = population.model_rdms(stimuli, population.networks(2, rng))
+    brain = population.brain_rdms(stimuli, population.subjects(3, rng), rng)
+    assert models.descriptors["rule"].tolist() == ["rule 0", "rule 0", "rule 1", "rule 1"]
+    assert models.descriptors["seed"].tolist() == [0, 1, 0, 1]
+    assert brain.descriptors["subject"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("n", "runs"), [(92, 8), (17, 4), (6, 6)])
+def test_runs_are_of_nearly_equal_length_and_follow_the_feature(n, runs, rng):
+    population = Population(shares=(0.0,))
+    stimuli = population.stimuli(n, rng)
+    for confound in (0.0, 0.8, 1.0):
+        order = population.presentation(stimuli, runs, rng, confound=confound)
+        counts = np.bincount(order, minlength=runs)
+        assert counts.min() >= n // runs
+        assert counts.max() <= -(-n // runs)
+    feature = stimuli[np.argsort(order, kind="stable"), population.size]
+    assert all(feature[order[np.argsort(order, kind="stable")] == r].max()
+               <= feature[order[np.argsort(order, kind="stable")] == r + 1].min()
+               for r in range(runs - 1))  # fmt: skip
+
+
+def test_run_noise_makes_stimuli_of_one_run_alike(rng):
+    population = Population(shares=(0.0,), noise=0.5, run_noise=1.0)
+    stimuli, order = population.stimuli(60, rng), np.arange(60) % 5
+    brain = population.brain_rdms(stimuli, population.subjects(2, rng), rng, order)
+    same = (order[:, None] == order)[np.triu_indices(60, 1)]
+    assert (brain.vectors[:, same].mean(axis=1) < brain.vectors[:, ~same].mean(axis=1)).all()
+
+
+# ---------------------------------------------------------------- the experiments
+
+
+@pytest.mark.simulation
+@pytest.mark.slow
+@pytest.mark.parametrize("key", truth.PRACTICES)
+def test_published_practice_fails_and_ours_holds(key):
+    practice, (total, n) = truth.PRACTICES[key], EXPERIMENTS[key]
+    p = truth.p_values(key, n, 0, total)
+    for test, role in practice.roles.items():
+        hits = (np.array(p[test]) <= practice.alpha + truth.ROUNDING).sum()
+        most = binom.isf(CHANCE, total, practice.alpha)
+        if role == "published":
+            assert hits > most, f"{test}: {hits} of {total} is no failure"
+        elif role == "ours":
+            assert hits <= most, f"{test}: {hits} of {total}"
+
+
+@pytest.mark.simulation
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", CELLS, ids=lambda c: f"{c.n}-{'+'.join(c.factors)}-{c.method}")
+def test_intervals_cover_within_two_points(cell):
+    size = 0.25 if cell.method == "spearman" else 1.0
+    hits = truth.covered(cell, truth.population_values(cell, size), 0, cell.experiments)
+    least = binom.ppf(CHANCE, cell.experiments, truth.LEVEL - 0.02)
+    most = binom.isf(CHANCE, cell.experiments, truth.LEVEL + 0.02)
+    assert (hits >= least).all(), f"{hits.tolist()} of {cell.experiments}"
+    assert (hits <= most).all(), f"{hits.tolist()} of {cell.experiments}"
+
+
+@pytest.mark.simulation
+@pytest.mark.slow
+def test_intervals_are_those_of_bootstrap():
+    cell = CELLS[2]
+    models, brain = cell.study(np.random.default_rng([cell.key, 2, 3]))
+    got = truth.intervals(cell, 3)
+    for kind, (own, difference) in zip(truth.INTERVALS, got, strict=True):
+        result = rf.bootstrap(
+            models, brain, method=cell.method, resample=cell.factors, rules="rule", seeds="seed",
+            n_resamples=truth.RESAMPLES, seed=3, interval=kind, progress=False,
+        )  # fmt: skip
+        np.testing.assert_allclose(own, result.ci[0, 0], rtol=1e-12)
+        np.testing.assert_allclose(difference, result.difference_ci[0, 0, 1], rtol=1e-12)
