@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from rsafast.features import compute_rdms
     from rsafast.inference.best_layer import BestLayer, best_layer
     from rsafast.inference.bootstrap import bootstrap
+    from rsafast.inference.bootstrap_cv import (
+        BootstrapCrossValidationResult,
+        bootstrap_cross_validate,
+    )
     from rsafast.inference.bootstrap_result import BootstrapResult
     from rsafast.inference.ceilings import NoiseCeiling, noise_ceiling
     from rsafast.inference.clusters import Cluster, ClusterResult, cluster_test, group_cluster_test
@@ -48,6 +52,7 @@ if TYPE_CHECKING:
 _HOME = {
     "AveragedRepeats": "rsafast.inference.design",
     "BestLayer": "rsafast.inference.best_layer",
+    "BootstrapCrossValidationResult": "rsafast.inference.bootstrap_cv",
     "BootstrapResult": "rsafast.inference.bootstrap_result",
     "Cluster": "rsafast.inference.clusters",
     "ClusterResult": "rsafast.inference.clusters",
@@ -75,6 +80,7 @@ _HOME = {
     "average_repeats": "rsafast.inference.design",
     "best_layer": "rsafast.inference.best_layer",
     "bootstrap": "rsafast.inference.bootstrap",
+    "bootstrap_cross_validate": "rsafast.inference.bootstrap_cv",
     "cluster_test": "rsafast.inference.clusters",
     "cohens_d": "rsafast.inference.effects",
     "compare": "rsafast.comparison",
@@ -103,6 +109,7 @@ _HOME = {
 __all__ = [
     "AveragedRepeats",
     "BestLayer",
+    "BootstrapCrossValidationResult",
     "BootstrapResult",
     "Cluster",
     "ClusterResult",
@@ -130,6 +137,7 @@ __all__ = [
     "average_repeats",
     "best_layer",
     "bootstrap",
+    "bootstrap_cross_validate",
     "cluster_test",
     "cohens_d",
     "compare",

@@ -14,6 +14,7 @@ from rsafast.comparators import Comparator, FloatArray, require_plain
 from rsafast.comparison import compare, noise_covariance
 from rsafast.errors import InvalidInputError
 from rsafast.inference.fitting import LinearSums, RankSums, StimulusProducts, criterion_of
+from rsafast.inference.layout import labels_of
 from rsafast.inference.models import FixedModel, Model
 from rsafast.mask import as_pair_mask, check_complete
 from rsafast.rdms import RDMs, align, as_rdms
@@ -140,20 +141,7 @@ def _grouping(values: Any, brain: RDMs, what: str) -> tuple[IntArray, tuple[str,
     """Index of the group of every brain RDM, and the groups' names in order of appearance."""
     if values is None:
         return np.zeros(brain.n_rdms, np.int64), ("all",)
-    if isinstance(values, str):
-        if values not in brain.descriptors:
-            known = ", ".join(map(repr, brain.descriptors)) or "none"
-            raise InvalidInputError(
-                f"{what}={values!r} is no descriptor of the brain RDMs; there are: {known}"
-            )
-        labels = brain.descriptors[values].tolist()
-    else:
-        labels = np.asarray(values).tolist()
-    if not isinstance(labels, list) or len(labels) != brain.n_rdms:
-        raise InvalidInputError(
-            f"{what} must name a descriptor or hold one label for each of {brain.n_rdms} brain"
-            f" RDMs, got {values!r}"
-        )
+    labels = labels_of(brain, values, what)
     names = list(dict.fromkeys(labels))
     place = {name: i for i, name in enumerate(names)}
     return np.array([place[label] for label in labels]), tuple(map(str, names))
