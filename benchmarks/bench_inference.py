@@ -17,9 +17,9 @@ import rsatoolbox
 from rsatoolbox.inference import eval_bootstrap_pattern, eval_dual_bootstrap
 
 import rsafast as rf
-from rsafast.inference.bootstrap import bootstrap_of
-from rsafast.inference.draws import counts_of
-from rsafast.inference.replicates import given_draws, prepare_study
+from rsafast.inference.bootstrap.api import bootstrap_of
+from rsafast.inference.bootstrap.draws import counts_of
+from rsafast.inference.bootstrap.replicates import given_draws, prepare_study
 
 PEERS = {"pearson": "corr", "spearman": "spearman", "cosine_cov": "cosine_cov"}
 STUDY = Path(__file__).parent / "trajectory_study.py"

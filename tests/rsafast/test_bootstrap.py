@@ -21,17 +21,17 @@ from scipy.stats import ttest_1samp, ttest_rel
 import rsafast as rf
 from rsafast.cli import main
 from rsafast.errors import InvalidInputError, UnsupportedCaseError
-from rsafast.inference import bootstrap as module
-from rsafast.inference.draws import counts_of
-from rsafast.inference.intervals import acceleration, interval, quantile_p, t_test
-from rsafast.inference.replicates import (
+from rsafast.inference.bootstrap import api as module
+from rsafast.inference.bootstrap.ceiling import ResampledCeiling
+from rsafast.inference.bootstrap.draws import counts_of
+from rsafast.inference.bootstrap.intervals import acceleration, interval, quantile_p, t_test
+from rsafast.inference.bootstrap.replicates import (
     given_draws,
     prepare_study,
     replicate_scores,
     seeded_draws,
 )
-from rsafast.inference.resampled_ceiling import ResampledCeiling
-from rsafast.inference.variance import (
+from rsafast.inference.bootstrap.variance import (
     corrected_variance,
     jackknife_dof,
     jackknife_variance,
@@ -179,7 +179,7 @@ def compare_with_rsatoolbox(
     raw = dict(zip(subsets(("stimuli", "subjects")), both.raw_variance[:, :, 0], strict=True))
     items = {"stimuli": n, "subjects": k}
     variance = corrected_variance(raw, items)
-    # Theirs may end up below what a factor contributes by itself (`rsafast.inference.variance`).
+    # Theirs may end up below what a factor contributes by itself.
     least = np.max([raw[(f,)] / (1 - 1 / items[f]) for f in items], axis=0)
     close(variance, np.maximum(result.get_model_var(), least))
     # Their means of a dual bootstrap run over the replicates of all three bootstraps.

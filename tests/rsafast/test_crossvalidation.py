@@ -322,8 +322,8 @@ def test_fitting_and_scoring_on_the_same_data_favours_the_flexible_model(rng):
 @pytest.mark.parametrize("method", ["pearson", "cosine", "spearman", "corr_cov", "kendall"])
 def test_resampled_folds_equal_rsatoolbox_on_the_resample_written_out(monkeypatch, rng, method):
     from rsafast.comparators import get_comparator
-    from rsafast.inference.bootstrap_cv import fold_jobs
-    from rsafast.inference.folds import build_study, plan_folds, run_folds
+    from rsafast.inference.models.bootstrap_cv import fold_jobs
+    from rsafast.inference.models.folds import build_study, plan_folds, run_folds
 
     # Their solver stops at a relative residual of 1e-5.
     monkeypatch.setattr(
@@ -362,7 +362,7 @@ def test_resampled_folds_equal_rsatoolbox_on_the_resample_written_out(monkeypatc
 
 
 def test_copies_of_a_stimulus_or_subject_are_in_one_fold(rng):
-    from rsafast.inference.folds import FoldPlan
+    from rsafast.inference.models.folds import FoldPlan
 
     plan = FoldPlan(3, 2, None, False)
     w = np.bincount(rng.integers(0, 20, 20), minlength=20)

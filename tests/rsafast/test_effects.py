@@ -6,7 +6,7 @@ from scipy import integrate, stats
 
 import rsafast as rf
 from rsafast.errors import InvalidInputError
-from rsafast.inference.effects import hedges_j
+from rsafast.inference.exact.effects import hedges_j
 
 
 def test_one_sample_and_pairs_are_t_over_root_n(rng):

@@ -10,7 +10,7 @@ from scipy import stats
 
 import rsafast as rf
 from rsafast.errors import InvalidInputError
-from rsafast.inference import orbits
+from rsafast.inference.exact import orbits
 
 ALTERNATIVES = ["two-sided", "greater", "less"]
 

@@ -6,7 +6,7 @@ from rsafast_kernels import threads
 
 import rsafast as rf
 from rsafast.errors import InvalidInputError
-from rsafast.inference.ladder import RUNGS
+from rsafast.inference.ladder.api import RUNGS
 
 FAST = {"n_resamples": 150, "n_permutations": 500, "progress": False}
 

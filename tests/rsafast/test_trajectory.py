@@ -10,9 +10,16 @@ from scipy.stats import norm, t
 
 import rsafast as rf
 from rsafast.errors import InvalidInputError
-from rsafast.inference.curves import area_weights, axis_values, fit_approach, slope_weights
-from rsafast.inference.draws import SEEDS, STIMULI, SUBJECTS, draw_counts
-from rsafast.inference.simultaneous import (
+from rsafast.inference.bootstrap.draws import SEEDS, STIMULI, SUBJECTS, draw_counts
+from rsafast.inference.trajectory.curves import (
+    area_weights,
+    axis_values,
+    fit_approach,
+    slope_weights,
+)
+from rsafast.inference.trajectory.resample import cell_means, resample, weighted_means
+from rsafast.inference.trajectory.result import Trajectory
+from rsafast.inference.trajectory.simultaneous import (
     Basis,
     Contrasts,
     corrected_replicates,
@@ -20,8 +27,6 @@ from rsafast.inference.simultaneous import (
     standard_errors,
     total_variance,
 )
-from rsafast.inference.trajectory_resample import cell_means, resample, weighted_means
-from rsafast.inference.trajectory_result import Trajectory
 
 EPOCHS = (0, 1, 2, 5, 10, 20, 40)
 ALL = ("stimuli", "subjects", "seeds")
