@@ -24,6 +24,7 @@ using Exact = unsigned __int128;
 constexpr std::size_t slack = block;  // `append` writes whole blocks
 constexpr std::size_t panel_budget = std::size_t{1} << 30;
 constexpr std::size_t right_rows = 24;  // converted at a time; with what they meet they fill an L2
+constexpr std::size_t stretch = 1024;  // pairs whose moments are taken before the next are written
 constexpr double noise = 1e-24;  // of the squared length: what is below is no spread
 
 int thread_number() {
@@ -238,7 +239,8 @@ double weighted_square(const std::int32_t* v, const std::int32_t* w, std::size_t
         const auto value = load(v + k);
         sum += value * value * load(w + k);
     }
-    return V::sum(sum);
+    const auto total = sum;  // a copy, so that `sum` itself never needs an address
+    return V::sum(total);
 }
 
 struct RankJob {
@@ -517,6 +519,52 @@ struct Additive {
     }
 };
 
+struct Moments {  // Σ w v and Σ w v²
+    double sum, square;
+
+    static Moments of(const double* v, const double* w, std::size_t length) {
+        auto sum = V::zero(), square = V::zero(), sum_odd = V::zero(), square_odd = V::zero();
+        std::size_t k = 0;
+        for (; k + 2 * V::width <= length; k += 2 * V::width) {
+            const auto x = load(v + k), wx = load(w + k) * x;
+            const auto y = load(v + k + V::width), wy = load(w + k + V::width) * y;
+            sum += wx;
+            square += wx * x;
+            sum_odd += wy;
+            square_odd += wy * y;
+        }
+        for (; k < length; k += V::width) {
+            const auto x = load(v + k), wx = load(w + k) * x;
+            sum += wx;
+            square += wx * x;
+        }
+        const auto sums = sum + sum_odd, squares = square + square_odd;
+        return {V::sum(sums), V::sum(squares)};
+    }
+    void operator+=(const Moments& other) {
+        sum += other.sum;
+        square += other.square;
+    }
+};
+
+// Subtracts the mean; returns Σ w v² of what is left.
+double centre(double* v, const double* w, std::size_t length, double mean) {
+    auto even = V::zero(), odd = V::zero();
+    const auto step = [=](double* at, const double* weight) {
+        const auto x = load(at) - mean;
+        V::store(at, x);
+        return load(weight) * x * x;
+    };
+    std::size_t k = 0;
+    for (; k + 2 * V::width <= length; k += 2 * V::width) {
+        even += step(v + k, w + k);
+        odd += step(v + k + V::width, w + k + V::width);
+    }
+    for (; k < length; k += V::width) even += step(v + k, w + k);
+    const auto total = even + odd;
+    return V::sum(total);
+}
+
 struct Sums {  // of one RDM over the other stimuli, for every stimulus that a resample holds
     std::vector<double> of;
     double rest;
@@ -556,35 +604,23 @@ struct ValueJob {
     // The thinned pairs of one RDM, centred if asked. Returns Σ w v², exactly 0 if that is noise,
     // and, through `floor`, what counts as noise.
     double thin(const Resample& resample, const double* from, double* to, double& floor) const {
-        auto sum = V::zero(), square = V::zero();
         const double* const w = resample.weights.data();
+        Moments moments{0, 0};
         std::size_t done = 0;
-        // A row behind the writing, from the L1 cache.
-        const auto add = [&](const double* end) {
-            for (; to + done + V::width <= end; done += V::width) {
-                const auto v = load(to + done), wv = load(w + done) * v;
-                sum += wv;
-                square += wv * v;
-            }
-        };
         double* next = to;
         for (int i = 0; i < layout.n; ++i) {
             if (!resample.thin.holds(i)) continue;
             next = resample.thin.append_row(layout, i, from + layout.start[i], next);
-            add(next);
+            const std::size_t written = next - to;
+            if (written < done + stretch) continue;
+            moments += Moments::of(to + done, w + done, stretch);  // still in the L1 cache
+            done += stretch;
         }
         std::fill(next, to + resample.length, 0.0);
-        add(to + resample.length);
-        floor = noise * V::sum(square);
-        if (!centred) return V::sum(square);
-        const double mean = V::sum(sum) / resample.pairs;
-        square = V::zero();
-        for (std::size_t k = 0; k < resample.length; k += V::width) {
-            const auto v = load(to + k) - mean;
-            V::store(to + k, v);
-            square += load(w + k) * v * v;
-        }
-        return V::sum(square);
+        moments += Moments::of(to + done, w + done, resample.length - done);
+        floor = noise * moments.square;
+        if (!centred) return moments.square;
+        return centre(to, w, resample.length, moments.sum / resample.pairs);
     }
 
     Sums sums(const Resample& resample, const Additive& additive, const double* v) const {
