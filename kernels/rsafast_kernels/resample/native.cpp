@@ -286,8 +286,9 @@ struct RankJob {
              int threads) const {
         const std::size_t models = a.rdms(), brains = b.rdms();
         const std::size_t row = std::max<std::size_t>(1, batch.begin.back() * sizeof(B));
-        const std::size_t step = std::min(brains, panel_bytes() / row);
-        for (std::size_t first_b = 0; first_b < brains; first_b += step) {
+        const std::size_t step = std::max<std::size_t>(1, std::min(brains, panel_bytes() / row));
+        // Once at least: the squares of a do not ask for a brain RDM.
+        for (std::size_t first_b = 0; first_b < std::max<std::size_t>(1, brains); first_b += step) {
             const std::size_t count_b = std::min(step, brains - first_b);
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
             for (Index k = 0; k < static_cast<Index>(count_b); ++k)
