@@ -51,12 +51,7 @@ struct Layout {
     int first(int i) const { return 2 * ((i + 1) / group); }
     std::size_t at(int i, int j) const { return start[i] + j - first(i) * block; }
     std::size_t buckets() const { return bucket_rows.size() - 1; }
-    std::size_t largest_bucket() const {
-        std::size_t most = 0;
-        for (std::size_t b = 0; b < buckets(); ++b)
-            most = std::max(most, start[bucket_rows[b + 1]] - start[bucket_rows[b]]);
-        return most;
-    }
+    std::size_t pairs() const { return static_cast<std::size_t>(n) * (n - 1) / 2; }
 };
 
 // Memory on large pages where the system has them: the walks below touch lines all over it.
@@ -178,12 +173,7 @@ struct Thinned {
     bool holds(int i) const { return before[i + 1] > before[i]; }
     int held() const { return before.back(); }
     int row(int i) const { return held() - before[i + 1]; }  // pairs of row i
-    std::size_t pairs(int first, int last) const {  // of the rows first ... last - 1
-        std::size_t total = 0;
-        for (int i = first; i < last; ++i)
-            if (holds(i)) total += row(i);
-        return total;
-    }
+    std::size_t pairs() const { return static_cast<std::size_t>(held()) * (held() - 1) / 2; }
     // The stimuli of block b that come after i.
     unsigned after(int i, int b) const {
         const int gone = i + 1 - b * block;

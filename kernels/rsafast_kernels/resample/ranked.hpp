@@ -3,8 +3,9 @@
 // 1. walk: the pairs in order of value. The running weight of 16 resamples is one vector; twice the
 //    average rank goes to a line of the pair's bucket (some rows of the matrix), which fills in
 //    order, so that memory is written in a few streams.
-// 2. unpack: one bucket, small enough for the L2 cache, is read in the order of the pairs; 16 pairs by
-//    16 resamples are transposed in registers, and every resample keeps what it holds.
+// 2. unpack: bucket by bucket, each small enough for the L2 cache, the lines are read in the order of
+//    the pairs; 16 pairs by 16 resamples are transposed in registers, and every resample keeps what it
+//    holds.
 // A line is 16 words of 32 bits or, where no two values tie and no stimulus is drawn often, of 16 bits
 // relative to the running weight at the start of a chunk of the order: half the memory to walk over.
 #pragma once
@@ -213,36 +214,44 @@ inline Words::type line_part(const Narrow* line, const std::int32_t* base) {
 }
 inline Words::type line_part(const Wide* line, const std::int32_t*) { return Words::load(line); }
 
+// The line that is read a bucket later.
+template <class Line>
+const char* fetched_ahead(const Line* line) {
+    return reinterpret_cast<const char*>(line + bucket_target * lanes);
+}
+
 inline void fetch(const char* from, std::size_t bytes) {
     for (std::size_t k = 0; k < bytes; k += 64) __builtin_prefetch(from + k, 0, 2);
 }
 
-// One bucket: the pairs of resample l go to panel + l * stride. `row` is room for one row of the
-// matrix in every resample. `next` is what will be read after this: fetched meanwhile.
+// The pairs of resample l go to panel + l * stride. `row` is room for one row of the matrix in every
+// resample.
 template <class Line>
-void unpack(const Ranked& rdm, const Layout& layout, const std::vector<Thinned>& thinned,
-            std::size_t bucket, const Line* lines, const std::int32_t* bases, std::int32_t* row,
-            std::int32_t* panel, std::size_t stride, const char* next) {
+void unpack(const Ranked& rdm, const Layout& layout, const Lines& where,
+            const std::vector<Thinned>& thinned, const Line* lines, const std::int32_t* bases,
+            std::int32_t* row, std::int32_t* panel, std::size_t stride) {
     constexpr std::size_t w = Words::width;
     const std::size_t row_stride = static_cast<std::size_t>(layout.blocks) * block;
     std::int32_t* to[lanes];
     for (int l = 0; l < lanes; ++l) to[l] = panel + l * stride;
-    for (int i = layout.bucket_rows[bucket]; i < layout.bucket_rows[bucket + 1]; ++i) {
+    for (int i = 0; i < layout.n; ++i) {
         const std::size_t from = layout.start[i], count = layout.start[i + 1] - from;
+        const Line* const bucket = lines + where.begin[layout.bucket_of[i]] * lanes;
+        const char* ahead = fetched_ahead(lines + from * lanes);
         for (std::size_t q = 0; q < count; q += w) {
             for (int part = 0; part < word_parts; ++part) {
                 Words::type cells[w];
                 for (std::size_t k = 0; k < w; ++k) {
                     const std::size_t at = from + place(q + k);
-                    cells[k] = line_part(lines + rdm.slot[at] * lanes + part * w,
+                    cells[k] = line_part(bucket + rdm.slot[at] * lanes + part * w,
                                          bases + rdm.chunk[at] * lanes + part * w);
                 }
                 transpose(cells);
                 for (std::size_t l = 0; l < w; ++l)
                     Words::store(row + (part * w + l) * row_stride + q, cells[l]);
             }
-            fetch(next, w * lanes * sizeof(Line));
-            next += w * lanes * sizeof(Line);
+            fetch(ahead, w * lanes * sizeof(Line));
+            ahead += w * lanes * sizeof(Line);
         }
         for (int l = 0; l < lanes; ++l)
             if (thinned[l].holds(i))
@@ -293,27 +302,29 @@ inline void transpose(__m256i (&r)[lanes]) {
 
 // `unpack` of narrow lines in up to 64 chunks: transposed as 16 bits, the bases looked up after that,
 // for the rows that a resample holds only.
-inline void unpack(const Ranked& rdm, const Layout& layout, const std::vector<Thinned>& thinned,
-                   std::size_t bucket, const Narrow* lines, const std::int16_t* table,
-                   const std::int32_t* start, std::uint16_t* row, std::int32_t* panel,
-                   std::size_t stride, const char* next) {
+inline void unpack(const Ranked& rdm, const Layout& layout, const Lines& where,
+                   const std::vector<Thinned>& thinned, const Narrow* lines,
+                   const std::int16_t* table, const std::int32_t* start, std::uint16_t* row,
+                   std::int32_t* panel, std::size_t stride) {
     const std::size_t row_stride = static_cast<std::size_t>(layout.blocks) * block;
     const __m512i flip = _mm512_set1_epi16(-0x8000);
     const __m512i scale = _mm512_set1_epi32(base_step << 16 | 1);
     std::int32_t* to[lanes];
     for (int l = 0; l < lanes; ++l) to[l] = panel + l * stride;
-    for (int i = layout.bucket_rows[bucket]; i < layout.bucket_rows[bucket + 1]; ++i) {
+    for (int i = 0; i < layout.n; ++i) {
         const std::size_t from = layout.start[i], count = layout.start[i + 1] - from;
+        const Narrow* const bucket = lines + where.begin[layout.bucket_of[i]] * lanes;
+        const char* ahead = fetched_ahead(lines + from * lanes);
         for (std::size_t q = 0; q < count; q += lanes) {
             __m256i cells[lanes];
             for (int k = 0; k < lanes; ++k)
                 cells[k] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(
-                    lines + std::size_t{rdm.slot[from + q + k]} * lanes));
+                    bucket + std::size_t{rdm.slot[from + q + k]} * lanes));
             transpose(cells);
             for (int l = 0; l < lanes; ++l)
                 _mm256_storeu_si256(reinterpret_cast<__m256i*>(row + l * row_stride + q), cells[l]);
-            fetch(next, lanes * sizeof cells[0]);
-            next += lanes * sizeof cells[0];
+            fetch(ahead, lanes * sizeof cells[0]);
+            ahead += lanes * sizeof cells[0];
         }
         const int first = layout.first(i);
         for (int l = 0; l < lanes; ++l) {
