@@ -9,12 +9,12 @@ import os
 
 import numpy as np
 import pytest
-from rsafast.inference.draws import draw_counts
-from rsafast.inference.resampled import ResampledComparison
 from rsatoolbox.rdm import RDMs as PeerRDMs
 from rsatoolbox.rdm import compare as peer_compare
 
 from rsafast.comparators import get_comparator
+from rsafast.inference.bootstrap.draws import draw_counts
+from rsafast.inference.bootstrap.resampled import ResampledComparison
 from rsafast.rdms import RDMs
 
 METHODS = {"spearman": "spearman", "pearson": "corr", "cosine": "cosine", "corr_cov": "corr_cov"}
