@@ -25,7 +25,7 @@
 namespace rsafast::resample {
 
 inline constexpr int block = 16, group = 2 * block;
-inline constexpr std::size_t bucket_target = 2048;  // padded pairs of a bucket, one row at least
+inline constexpr std::size_t bucket_target = 768;  // padded pairs, one row at least: 24 kB, within L1
 
 struct Layout {
     int n, blocks;

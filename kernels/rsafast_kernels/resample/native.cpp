@@ -24,6 +24,7 @@ using Exact = unsigned __int128;
 constexpr std::size_t slack = block;  // `append` writes whole blocks
 constexpr std::size_t panel_budget = std::size_t{1} << 30;
 constexpr std::size_t tile_budget = std::size_t{2} << 30;
+constexpr std::size_t streamed_panel = std::size_t{8} << 20;  // beyond what caches keep till it is read
 constexpr std::size_t most_rows = 32;   // of a tile
 constexpr std::size_t right_rows = 24;  // converted at a time
 constexpr std::size_t part = 1024;      // pairs of them: both sides stay in the L2 cache
@@ -159,7 +160,7 @@ struct RankScratch {
 #endif
 
     RankScratch(const Layout& layout, const Lines& where, int tile)
-        : stride(round_up(layout.pairs(), row_multiple) + slack),
+        : stride(round_up(layout.pairs(), block) + slack),
           lines(where.total * lanes),
           bases(chunks(layout.start[layout.n]) * lanes),
           panel(stride * tile * lanes),
@@ -169,26 +170,25 @@ struct RankScratch {
     }
 };
 
-// Twice the (centred) ranks of one RDM in all resamples of a batch: lane l at panel + l * stride.
+// Twice the (centred) ranks of one RDM in all resamples of a batch.
 void rank(const Ranked& rdm, const Layout& layout, const Lines& where, const Batch& batch,
-          RankScratch& scratch, std::int32_t* panel, std::size_t stride) {
+          RankScratch& scratch, Sink sink) {
     Narrow* const narrow = reinterpret_cast<Narrow*>(scratch.lines.data());
     std::int32_t *const bases = scratch.bases.data(), *const row = scratch.row.data();
     const bool fits = !rdm.tied && batch.most <= narrow_weight &&
                       walk(rdm, layout, where, batch.counts.data(), batch.start, narrow, bases);
     if (!fits) {
         walk(rdm, layout, where, batch.counts.data(), batch.start, scratch.lines.data());
-        return unpack(rdm, layout, where, batch.thinned, scratch.lines.data(), bases, row, panel,
-                      stride);
+        return unpack(rdm, layout, where, batch.thinned, scratch.lines.data(), bases, row, sink);
     }
 #if defined(__AVX512BW__)
     if (chunks(rdm.count) <= looked_up && batch.most_pairs < short_base) {
         tabulate(bases, chunks(rdm.count), batch.start, scratch.table.data());
         return unpack(rdm, layout, where, batch.thinned, narrow, scratch.table.data(), batch.start,
-                      reinterpret_cast<std::uint16_t*>(row), panel, stride);
+                      reinterpret_cast<std::uint16_t*>(row), sink);
     }
 #endif
-    unpack(rdm, layout, where, batch.thinned, narrow, bases, row, panel, stride);
+    unpack(rdm, layout, where, batch.thinned, narrow, bases, row, sink);
 }
 
 double weighted_square(const std::int32_t* v, const std::int32_t* w, std::size_t length) {
@@ -216,7 +216,7 @@ struct RankJob {
         return std::min(std::max(row, panel_budget), row * std::max<std::size_t>(1, b.rdms()));
     }
 
-    // Σ w v² of the ranks of RDM `k` in every resample; `from` as in `rank`.
+    // Σ w v² of the ranks of RDM `k` in every resample, those of resample l at from + l * stride.
     void write_squares(const Array<double>& out, const Batch& batch, const Ranked& rdm,
                        std::size_t first, std::size_t k, int used, const std::int32_t* from,
                        std::size_t stride) const {
@@ -228,20 +228,26 @@ struct RankJob {
                     : batch.spread[l];
     }
 
-    // Ranks of RDM `k` of b times the weights: row k - first_b of every lane of `panel`.
+    // Ranks of RDM `k` of b times the weights: row k - first_b of every lane and part of `panel`, whose
+    // parts hold all rows one after the other.
     template <class B>
     void prepare(const Batch& batch, std::size_t first, int used, std::size_t k,
                  std::size_t first_b, std::size_t count_b, RankScratch& scratch, B* panel) const {
         const Ranked rdm = b.rdm(k);
         const std::int32_t* const from = scratch.panel.data();
-        rank(rdm, layout, where, batch, scratch, scratch.panel.data(), scratch.stride);
+        rank(rdm, layout, where, batch, scratch,
+             Sink(layout, scratch.panel.data(), scratch.stride, false));
         write_squares(squares_b, batch, rdm, first, k, used, from, scratch.stride);
         for (int l = 0; l < used; ++l) {
             const std::size_t length = batch.length(l);
             const std::int32_t *v = from + l * scratch.stride;
             const std::int32_t* w = batch.weights.data() + batch.begin[l];
-            B* to = panel + batch.begin[l] * count_b + (k - first_b) * length;
-            for (std::size_t i = 0; i < length; ++i) to[i] = static_cast<B>(v[i]) * w[i];
+            B* const lane = panel + batch.begin[l] * count_b;
+            for (std::size_t at = 0; at < length; at += part) {
+                const std::size_t some = std::min(part, length - at);
+                B* const to = lane + at * count_b + (k - first_b) * some;
+                for (std::size_t i = 0; i < some; ++i) to[i] = static_cast<B>(v[at + i]) * w[at + i];
+            }
         }
     }
 
@@ -251,11 +257,13 @@ struct RankJob {
                   std::size_t first_b, std::size_t count_b, RankScratch& scratch,
                   const B* panel) const {
         const std::size_t wide = products.shape(2), per_resample = products.shape(1) * wide;
-        const std::size_t stride = batch.longest + slack, lane_stride = stride * count_a;
+        const std::size_t stride = round_up(batch.longest, block) + slack;
+        const std::size_t lane_stride = stride * count_a;
+        const bool streamed = lane_stride * lanes * sizeof(std::int32_t) > streamed_panel;
         for (int m = 0; m < count_a; ++m) {
             std::int32_t* const to = scratch.panel.data() + m * stride;
             const Ranked rdm = a.rdm(first_a + m);
-            rank(rdm, layout, where, batch, scratch, to, lane_stride);
+            rank(rdm, layout, where, batch, scratch, Sink(layout, to, lane_stride, streamed));
             write_squares(squares_a, batch, rdm, first, first_a + m, used, to, lane_stride);
         }
         for (int l = 0; l < used; ++l) {
@@ -264,16 +272,16 @@ struct RankJob {
             for (int m = 0; m < count_a; ++m) std::fill_n(out + m * wide, count_b, 0.0);
             const std::size_t length = batch.length(l);
             const std::int32_t* const left = scratch.panel.data() + l * lane_stride;
-            for (std::size_t j = 0; j < count_b; j += right_rows) {
-                const std::size_t rows = std::min(right_rows, count_b - j);
-                const B* const right = panel + batch.begin[l] * count_b + j * length;
-                for (std::size_t k = 0; k < length; k += part) {
-                    const std::size_t some = std::min(part, length - k);
+            for (std::size_t k = 0; k < length; k += part) {
+                const std::size_t some = std::min(part, length - k);
+                const B* const right = panel + (batch.begin[l] + k) * count_b;
+                for (std::size_t j = 0; j < count_b; j += right_rows) {
+                    const std::size_t rows = std::min(right_rows, count_b - j);
                     // Converted once for the whole tile, not in every product.
-                    for (std::size_t i = 0; i < rows; ++i)
-                        std::copy_n(right + i * length + k, some, scratch.right.data() + i * part);
-                    product(left + k, stride, count_a, scratch.right.data(), part,
-                            static_cast<int>(rows), some, out + j, wide);
+                    std::copy_n(right + j * some, rows * some, scratch.right.data());
+                    product(left + k, stride, count_a, scratch.right.data(), some,
+                            static_cast<int>(rows), some, out + j, wide,
+                            right + (j + rows) * some, rows * some * sizeof(B));
                 }
             }
             for (int m = 0; m < count_a; ++m)

@@ -61,17 +61,25 @@ void product_rest(int ma, int mb, const A* a, std::size_t stride_a, const B* b,
         product_rest<MA, MB - 1>(ma, mb, a, stride_a, b, stride_b, length, c, stride_c);
 }
 
+// `ahead` is `bytes` long and read after this: fetched meanwhile.
 template <class A, class B>
 void product(const A* a, std::size_t stride_a, int rows_a, const B* b, std::size_t stride_b,
-             int rows_b, std::size_t length, double* c, std::size_t stride_c) {
+             int rows_b, std::size_t length, double* c, std::size_t stride_c,
+             const void* ahead = nullptr, std::size_t bytes = 0) {
     constexpr std::size_t part = 1024;  // pairs of all rows that stay in the L2 cache together
+    const char* next = static_cast<const char*>(ahead);
+    const std::size_t tiles = (rows_a + tile_a - 1) / tile_a * ((rows_b + tile_b - 1) / tile_b);
+    const std::size_t share = round_up(bytes / std::max<std::size_t>(tiles, 1) + 1, 64);
     for (std::size_t k = 0; k < length; k += part)
         for (int i = 0; i < rows_a; i += tile_a)
-            for (int j = 0; j < rows_b; j += tile_b)
+            for (int j = 0; j < rows_b; j += tile_b) {
+                for (std::size_t line = 0; ahead && line < share; line += 64, next += 64)
+                    __builtin_prefetch(next, 0, 2);
                 product_rest<tile_a, tile_b>(
                     std::min(tile_a, rows_a - i), std::min(tile_b, rows_b - j),
                     a + i * stride_a + k, stride_a, b + j * stride_b + k, stride_b,
                     std::min(part, length - k), c + i * stride_c + j, stride_c);
+            }
 }
 
 }  // namespace rsafast::resample

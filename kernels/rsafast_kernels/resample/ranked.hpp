@@ -3,7 +3,7 @@
 // 1. walk: the pairs in order of value. The running weight of 16 resamples is one vector; twice the
 //    average rank goes to a line of the pair's bucket (some rows of the matrix), which fills in
 //    order, so that memory is written in a few streams.
-// 2. unpack: bucket by bucket, each small enough for the L2 cache, the lines are read in the order of
+// 2. unpack: bucket by bucket, each small enough for the L1 cache, the lines are read in the order of
 //    the pairs; 16 pairs by 16 resamples are transposed in registers, and every resample keeps what it
 //    holds.
 // A line is 16 words of 32 bits or, where no two values tie and no stimulus is drawn often, of 16 bits
@@ -98,10 +98,11 @@ inline bool walk(const Ranked& rdm, const Layout& layout, const Lines& where,
                 weight *= other;
                 const Sixteen next = running + weight, twice = running + next;
                 running = next;
-                Narrow*& to = cursor[bucket_of[first / 4]];
+                Narrow*& filled = cursor[bucket_of[first / 4]];
+                Narrow* const to = filled;
+                filled += lanes;  // before the line, which for all the compiler knows is `filled`
                 std::memcpy(to, &twice, sizeof twice);
                 __builtin_prefetch(to + 4 * lanes, 1);
-                to += lanes;
             }
             Narrow reached[lanes];
             std::memcpy(reached, &running, sizeof running);
@@ -148,11 +149,12 @@ inline void walk(const Ranked& rdm, const Layout& layout, const Lines& where,
             running[part] = next[part];
         }
         for (; t < end; ++t) {
-            Wide*& to = cursor[bucket_of[row_of(rdm.order[t])]];
+            Wide*& filled = cursor[bucket_of[row_of(rdm.order[t])]];
+            Wide* const to = filled;
+            filled += lanes;
             for (int part = 0; part < word_parts; ++part)
                 Words::store(to + part * Words::width, twice[part]);
             __builtin_prefetch(to + 2 * lanes, 1);
-            to += lanes;
         }
     }
 }
@@ -214,26 +216,74 @@ inline Words::type line_part(const Narrow* line, const std::int32_t* base) {
 }
 inline Words::type line_part(const Wide* line, const std::int32_t*) { return Words::load(line); }
 
-// The line that is read a bucket later.
+// What is read some buckets later, to the L2 cache meanwhile.
 template <class Line>
 const char* fetched_ahead(const Line* line) {
-    return reinterpret_cast<const char*>(line + bucket_target * lanes);
+    return reinterpret_cast<const char*>(line + 2048 * lanes);
 }
 
 inline void fetch(const char* from, std::size_t bytes) {
     for (std::size_t k = 0; k < bytes; k += 64) __builtin_prefetch(from + k, 0, 2);
 }
 
-// The pairs of resample l go to panel + l * stride. `row` is room for one row of the matrix in every
-// resample.
+// One line of a panel past the caches, which it would only empty for others.
+inline void stream(std::int32_t* to, const std::int32_t* from) {
+#if defined(__AVX512F__)
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(to), _mm512_loadu_si512(from));
+#elif defined(__AVX2__)
+    for (int half = 0; half < lanes; half += 8)
+        _mm256_stream_si256(
+            reinterpret_cast<__m256i*>(to + half),
+            _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + half)));
+#else
+    std::copy_n(from, lanes, to);
+#endif
+}
+
+// Where the thinned pairs of one RDM go: those of resample l to panel + l * stride, row by row.
+// Large panels are written in whole lines, so that rows and panel start on one.
+class Sink {
+   public:
+    Sink(const Layout& layout, std::int32_t* panel, std::size_t stride, bool streamed)
+        : streamed_(streamed), row_(streamed ? layout.blocks * block + 2 * line : 0) {
+        for (int l = 0; l < lanes; ++l) to_[l] = panel + l * stride;
+    }
+    std::int32_t* begin(int l) {
+        if (!streamed_) return to_[l];
+        std::copy_n(rest_[l], line, row_.data());
+        return row_.data() + filled_[l];
+    }
+    void end(int l, std::int32_t* end) {
+        if (!streamed_) {
+            to_[l] = end;
+            return;
+        }
+        const std::int32_t* from = row_.data();
+        for (; from + line <= end; from += line, to_[l] += line) stream(to_[l], from);
+        std::copy_n(from, line, rest_[l]);
+        filled_[l] = static_cast<int>(end - from);
+    }
+    void finish() {
+        if (!streamed_) return;
+        for (int l = 0; l < lanes; ++l) std::copy_n(rest_[l], line, to_[l]);
+    }
+
+   private:
+    static constexpr int line = 16;
+    bool streamed_;
+    std::vector<std::int32_t> row_;
+    std::int32_t* to_[lanes];
+    int filled_[lanes] = {};
+    std::int32_t rest_[lanes][line] = {};
+};
+
+// `row` is room for one row of the matrix in every resample.
 template <class Line>
 void unpack(const Ranked& rdm, const Layout& layout, const Lines& where,
             const std::vector<Thinned>& thinned, const Line* lines, const std::int32_t* bases,
-            std::int32_t* row, std::int32_t* panel, std::size_t stride) {
+            std::int32_t* row, Sink& sink) {
     constexpr std::size_t w = Words::width;
     const std::size_t row_stride = static_cast<std::size_t>(layout.blocks) * block;
-    std::int32_t* to[lanes];
-    for (int l = 0; l < lanes; ++l) to[l] = panel + l * stride;
     for (int i = 0; i < layout.n; ++i) {
         const std::size_t from = layout.start[i], count = layout.start[i + 1] - from;
         const Line* const bucket = lines + where.begin[layout.bucket_of[i]] * lanes;
@@ -255,8 +305,9 @@ void unpack(const Ranked& rdm, const Layout& layout, const Lines& where,
         }
         for (int l = 0; l < lanes; ++l)
             if (thinned[l].holds(i))
-                to[l] = thinned[l].append_row(layout, i, row + l * row_stride, to[l]);
+                sink.end(l, thinned[l].append_row(layout, i, row + l * row_stride, sink.begin(l)));
     }
+    sink.finish();
 }
 
 #if defined(__AVX512BW__)
@@ -305,12 +356,10 @@ inline void transpose(__m256i (&r)[lanes]) {
 inline void unpack(const Ranked& rdm, const Layout& layout, const Lines& where,
                    const std::vector<Thinned>& thinned, const Narrow* lines,
                    const std::int16_t* table, const std::int32_t* start, std::uint16_t* row,
-                   std::int32_t* panel, std::size_t stride) {
+                   Sink& sink) {
     const std::size_t row_stride = static_cast<std::size_t>(layout.blocks) * block;
     const __m512i flip = _mm512_set1_epi16(-0x8000);
     const __m512i scale = _mm512_set1_epi32(base_step << 16 | 1);
-    std::int32_t* to[lanes];
-    for (int l = 0; l < lanes; ++l) to[l] = panel + l * stride;
     for (int i = 0; i < layout.n; ++i) {
         const std::size_t from = layout.start[i], count = layout.start[i + 1] - from;
         const Narrow* const bucket = lines + where.begin[layout.bucket_of[i]] * lanes;
@@ -333,6 +382,7 @@ inline void unpack(const Ranked& rdm, const Layout& layout, const Lines& where,
             const __m512i low = _mm512_loadu_si512(table + l * looked_up);
             const __m512i high = _mm512_loadu_si512(table + l * looked_up + looked_up / 2);
             const __m512i offset = _mm512_set1_epi32(start[l] + 0x8000);
+            std::int32_t* to = sink.begin(l);
             for (int b = first; b < layout.blocks; b += 2) {
                 const std::size_t q = static_cast<std::size_t>(b - first) * block;
                 const auto words = _mm512_xor_si512(
@@ -343,11 +393,13 @@ inline void unpack(const Ranked& rdm, const Layout& layout, const Lines& where,
                 const auto two = _mm512_madd_epi16(_mm512_unpackhi_epi16(words, base), scale);
                 const unsigned first_mask = b == first ? thin.after(i, b) : thin.mask[b];
                 const unsigned second_mask = b == first ? thin.after(i, b + 1) : thin.mask[b + 1];
-                to[l] = append(_mm512_add_epi32(one, offset), first_mask, to[l]);
-                to[l] = append(_mm512_add_epi32(two, offset), second_mask, to[l]);
+                to = append(_mm512_add_epi32(one, offset), first_mask, to);
+                to = append(_mm512_add_epi32(two, offset), second_mask, to);
             }
+            sink.end(l, to);
         }
     }
+    sink.finish();
 }
 
 #endif
