@@ -24,7 +24,7 @@ from scipy.stats import binomtest, rankdata
 
 import rsafast as rf
 from rsafast.demo.population import Population
-from rsafast.inference.intervals import interval, rescaled
+from rsafast.inference.bootstrap.intervals import interval, rescaled
 from rsafast.plotting import DEFAULT_PALETTE, style_axes
 
 HERE = Path(__file__).parent

@@ -23,7 +23,7 @@ REGIONS = ("V1", "V2", "V3", "hV4", "LOC", "IT")
 
 
 def simulate(n: int, seeds: int) -> tuple[rf.RDMs, rf.RDMs]:
-    """RDMs of networks that approach a feature space of their rule, and of brains that share some."""
+    """RDMs of networks that learn a common feature space, and of brains that hold it."""
     rng = np.random.default_rng(0)
     latent = rng.standard_normal((n, 12)).astype(np.float32)
     rows = list(itertools.product(range(len(RULES)), range(seeds), EPOCHS, range(len(LAYERS))))
@@ -44,8 +44,8 @@ def simulate(n: int, seeds: int) -> tuple[rf.RDMs, rf.RDMs]:
         },
     )
     cells = list(itertools.product(REGIONS, range(3)))
-    noisy = np.stack([0.4 * latent + rng.standard_normal((n, 12)).astype(np.float32) for _ in cells])
-    patterns = rf.compute_rdms(noisy, "correlation")
+    noise = rng.standard_normal((len(cells), n, 12)).astype(np.float32)
+    patterns = rf.compute_rdms(0.4 * latent + noise, "correlation")
     brain = rf.RDMs.from_vectors(
         patterns.vectors,
         names=[f"{region} subject {subject}" for region, subject in cells],

@@ -10,13 +10,29 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rsafast.comparison import compare
     from rsafast.features import compute_rdms
-    from rsafast.inference.bootstrap import bootstrap
-    from rsafast.inference.bootstrap_result import BootstrapResult
-    from rsafast.inference.ceilings import NoiseCeiling, noise_ceiling
-    from rsafast.inference.clusters import Cluster, ClusterResult, cluster_test, group_cluster_test
-    from rsafast.inference.corrections import adjust_p
-    from rsafast.inference.crossvalidation import CrossValidationResult, cross_validate
-    from rsafast.inference.design import (
+    from rsafast.inference.bootstrap.api import bootstrap
+    from rsafast.inference.bootstrap.result import BootstrapResult
+    from rsafast.inference.ceilings.api import NoiseCeiling, noise_ceiling
+    from rsafast.inference.decomposition.partition import VariancePartition, variance_partition
+    from rsafast.inference.decomposition.regression import RDMRegression, rdm_regression
+    from rsafast.inference.exact.api import sign_flip_test, swap_test, trend_test
+    from rsafast.inference.exact.corrections import adjust_p
+    from rsafast.inference.exact.effects import EffectSize, cohens_d
+    from rsafast.inference.exact.result import ExactTestResult
+    from rsafast.inference.ladder.api import compare_rules
+    from rsafast.inference.ladder.result import RuleComparison
+    from rsafast.inference.models.api import (
+        FixedModel,
+        InterpolatedModel,
+        SelectModel,
+        WeightedModel,
+    )
+    from rsafast.inference.models.bootstrap_cv import (
+        BootstrapCrossValidationResult,
+        bootstrap_cross_validate,
+    )
+    from rsafast.inference.models.crossvalidation import CrossValidationResult, cross_validate
+    from rsafast.inference.structure.design import (
         AveragedRepeats,
         DemeanedRDMs,
         RunMask,
@@ -24,15 +40,19 @@ if TYPE_CHECKING:
         demean_blocks,
         run_mask,
     )
-    from rsafast.inference.effects import EffectSize, cohens_d
-    from rsafast.inference.exact import sign_flip_test, swap_test, trend_test
-    from rsafast.inference.exact_result import ExactTestResult
-    from rsafast.inference.models import FixedModel, InterpolatedModel, SelectModel, WeightedModel
-    from rsafast.inference.movies import TimeCourses, rdm_movie, time_courses
-    from rsafast.inference.noise import NoisePrecision, noise_precision
-    from rsafast.inference.partition import VariancePartition, variance_partition
-    from rsafast.inference.regression import RDMRegression, rdm_regression
-    from rsafast.inference.subject_scores import SubjectScores, subject_scores
+    from rsafast.inference.structure.noise import NoisePrecision, noise_precision
+    from rsafast.inference.structure.subject_scores import SubjectScores, subject_scores
+    from rsafast.inference.time.clusters import (
+        Cluster,
+        ClusterResult,
+        cluster_test,
+        group_cluster_test,
+    )
+    from rsafast.inference.time.movies import TimeCourses, rdm_movie, time_courses
+    from rsafast.inference.trajectory.api import trajectory
+    from rsafast.inference.trajectory.best_layer import BestLayer, best_layer
+    from rsafast.inference.trajectory.result import Trajectory
+    from rsafast.inference.trajectory.simultaneous import Estimates
     from rsafast.io.readers import read_features, read_rdms
     from rsafast.permutation.api import permutation_test
     from rsafast.permutation.result import PermutationResult
@@ -40,61 +60,73 @@ if TYPE_CHECKING:
 
 # Imported on first use, so that `rsafast --help` need not wait for SciPy.
 _HOME = {
-    "AveragedRepeats": "rsafast.inference.design",
-    "BootstrapResult": "rsafast.inference.bootstrap_result",
-    "Cluster": "rsafast.inference.clusters",
-    "ClusterResult": "rsafast.inference.clusters",
-    "CrossValidationResult": "rsafast.inference.crossvalidation",
-    "DemeanedRDMs": "rsafast.inference.design",
-    "EffectSize": "rsafast.inference.effects",
-    "ExactTestResult": "rsafast.inference.exact_result",
-    "FixedModel": "rsafast.inference.models",
-    "InterpolatedModel": "rsafast.inference.models",
-    "NoiseCeiling": "rsafast.inference.ceilings",
-    "NoisePrecision": "rsafast.inference.noise",
+    "AveragedRepeats": "rsafast.inference.structure.design",
+    "BestLayer": "rsafast.inference.trajectory.best_layer",
+    "BootstrapCrossValidationResult": "rsafast.inference.models.bootstrap_cv",
+    "BootstrapResult": "rsafast.inference.bootstrap.result",
+    "Cluster": "rsafast.inference.time.clusters",
+    "ClusterResult": "rsafast.inference.time.clusters",
+    "CrossValidationResult": "rsafast.inference.models.crossvalidation",
+    "DemeanedRDMs": "rsafast.inference.structure.design",
+    "EffectSize": "rsafast.inference.exact.effects",
+    "Estimates": "rsafast.inference.trajectory.simultaneous",
+    "ExactTestResult": "rsafast.inference.exact.result",
+    "FixedModel": "rsafast.inference.models.api",
+    "InterpolatedModel": "rsafast.inference.models.api",
+    "NoiseCeiling": "rsafast.inference.ceilings.api",
+    "NoisePrecision": "rsafast.inference.structure.noise",
     "PermutationResult": "rsafast.permutation.result",
-    "RDMRegression": "rsafast.inference.regression",
+    "RDMRegression": "rsafast.inference.decomposition.regression",
     "RDMs": "rsafast.rdms",
-    "RunMask": "rsafast.inference.design",
-    "SelectModel": "rsafast.inference.models",
-    "SubjectScores": "rsafast.inference.subject_scores",
-    "TimeCourses": "rsafast.inference.movies",
-    "VariancePartition": "rsafast.inference.partition",
-    "WeightedModel": "rsafast.inference.models",
-    "adjust_p": "rsafast.inference.corrections",
-    "average_repeats": "rsafast.inference.design",
-    "bootstrap": "rsafast.inference.bootstrap",
-    "cluster_test": "rsafast.inference.clusters",
-    "cohens_d": "rsafast.inference.effects",
+    "RuleComparison": "rsafast.inference.ladder.result",
+    "RunMask": "rsafast.inference.structure.design",
+    "SelectModel": "rsafast.inference.models.api",
+    "SubjectScores": "rsafast.inference.structure.subject_scores",
+    "TimeCourses": "rsafast.inference.time.movies",
+    "Trajectory": "rsafast.inference.trajectory.result",
+    "VariancePartition": "rsafast.inference.decomposition.partition",
+    "WeightedModel": "rsafast.inference.models.api",
+    "adjust_p": "rsafast.inference.exact.corrections",
+    "average_repeats": "rsafast.inference.structure.design",
+    "best_layer": "rsafast.inference.trajectory.best_layer",
+    "bootstrap": "rsafast.inference.bootstrap.api",
+    "bootstrap_cross_validate": "rsafast.inference.models.bootstrap_cv",
+    "cluster_test": "rsafast.inference.time.clusters",
+    "cohens_d": "rsafast.inference.exact.effects",
     "compare": "rsafast.comparison",
+    "compare_rules": "rsafast.inference.ladder.api",
     "compute_rdms": "rsafast.features",
-    "cross_validate": "rsafast.inference.crossvalidation",
-    "demean_blocks": "rsafast.inference.design",
-    "group_cluster_test": "rsafast.inference.clusters",
-    "noise_ceiling": "rsafast.inference.ceilings",
-    "noise_precision": "rsafast.inference.noise",
+    "cross_validate": "rsafast.inference.models.crossvalidation",
+    "demean_blocks": "rsafast.inference.structure.design",
+    "group_cluster_test": "rsafast.inference.time.clusters",
+    "noise_ceiling": "rsafast.inference.ceilings.api",
+    "noise_precision": "rsafast.inference.structure.noise",
     "permutation_test": "rsafast.permutation.api",
-    "rdm_movie": "rsafast.inference.movies",
-    "rdm_regression": "rsafast.inference.regression",
+    "rdm_movie": "rsafast.inference.time.movies",
+    "rdm_regression": "rsafast.inference.decomposition.regression",
     "read_features": "rsafast.io.readers",
     "read_rdms": "rsafast.io.readers",
-    "run_mask": "rsafast.inference.design",
-    "sign_flip_test": "rsafast.inference.exact",
-    "subject_scores": "rsafast.inference.subject_scores",
-    "swap_test": "rsafast.inference.exact",
-    "time_courses": "rsafast.inference.movies",
-    "trend_test": "rsafast.inference.exact",
-    "variance_partition": "rsafast.inference.partition",
+    "run_mask": "rsafast.inference.structure.design",
+    "sign_flip_test": "rsafast.inference.exact.api",
+    "subject_scores": "rsafast.inference.structure.subject_scores",
+    "swap_test": "rsafast.inference.exact.api",
+    "time_courses": "rsafast.inference.time.movies",
+    "trajectory": "rsafast.inference.trajectory.api",
+    "trend_test": "rsafast.inference.exact.api",
+    "variance_partition": "rsafast.inference.decomposition.partition",
 }
 
 __all__ = [
     "AveragedRepeats",
+    "BestLayer",
+    "BootstrapCrossValidationResult",
     "BootstrapResult",
     "Cluster",
     "ClusterResult",
     "CrossValidationResult",
     "DemeanedRDMs",
     "EffectSize",
+    "Estimates",
     "ExactTestResult",
     "FixedModel",
     "InterpolatedModel",
@@ -103,18 +135,23 @@ __all__ = [
     "PermutationResult",
     "RDMRegression",
     "RDMs",
+    "RuleComparison",
     "RunMask",
     "SelectModel",
     "SubjectScores",
     "TimeCourses",
+    "Trajectory",
     "VariancePartition",
     "WeightedModel",
     "adjust_p",
     "average_repeats",
+    "best_layer",
     "bootstrap",
+    "bootstrap_cross_validate",
     "cluster_test",
     "cohens_d",
     "compare",
+    "compare_rules",
     "compute_rdms",
     "cross_validate",
     "demean_blocks",
@@ -131,6 +168,7 @@ __all__ = [
     "subject_scores",
     "swap_test",
     "time_courses",
+    "trajectory",
     "trend_test",
     "variance_partition",
 ]

@@ -85,9 +85,9 @@ def compare(
     check_complete(left, keep, "a")
     check_complete(right, keep, "b")
     noise = noise_covariance(comparator, sigma_k, left.n_stimuli)
-    whitener = None if noise is None else whitener_of(noise)
     if covariates is not None:
         return _partial(comparator, left, right, align_covariates(left, right, covariates), keep)
+    whitener = None if noise is None else whitener_of(noise)
     if comparator.concordance:
         counts = concordance_of_vectors(left.vectors[:, keep], right.vectors[:, keep])
         return counts / tau_scale(comparator, left, right, keep)

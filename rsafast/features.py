@@ -19,7 +19,7 @@ from rsafast_kernels.pairwise import (
 
 from rsafast._condensed import condensed_index
 from rsafast.errors import BackendUnavailableError, InvalidInputError
-from rsafast.inference.noise import NoisePrecision
+from rsafast.inference.structure.noise import NoisePrecision
 from rsafast.rdms import Missing, RDMs
 
 Features: TypeAlias = ArrayLike | Mapping[str, ArrayLike] | Sequence[ArrayLike]

@@ -10,8 +10,8 @@ import typer
 from rsafast.cli import _common
 
 if TYPE_CHECKING:
-    from rsafast.inference.bootstrap_result import BootstrapResult
-    from rsafast.inference.intervals import Interval
+    from rsafast.inference.bootstrap.intervals import Interval
+    from rsafast.inference.bootstrap.result import BootstrapResult
 
 NAME = "bootstrap"
 HELP = (
@@ -92,7 +92,7 @@ def command(
     _common.check_output(out, "--out", (".h5", ".hdf5"))
     _common.check_output(csv, "--csv", (".csv",))
     _common.check_output(figure, "--figure", FIGURES)
-    from rsafast.inference.bootstrap import bootstrap
+    from rsafast.inference.bootstrap.api import bootstrap
     from rsafast.io import read_rdms
 
     missing: Literal["error", "allow"] = "error" if mask is None else "allow"

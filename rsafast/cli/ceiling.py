@@ -10,7 +10,7 @@ import typer
 from rsafast.cli import _common
 
 if TYPE_CHECKING:
-    from rsafast.inference.ceilings import Definition, NoiseCeiling
+    from rsafast.inference.ceilings.api import Definition, NoiseCeiling
 
 NAME = "ceiling"
 HELP = (
@@ -57,7 +57,7 @@ def command(
     """Check the outputs, read, compute, write, print."""
     _common.check_output(csv, "--csv", (".csv",))
     _common.check_output(figure, "--figure", FIGURES)
-    from rsafast.inference.ceilings import noise_ceiling
+    from rsafast.inference.ceilings.api import noise_ceiling
     from rsafast.io import read_rdms
 
     missing: Literal["error", "allow"] = "error" if mask is None else "allow"
@@ -98,8 +98,8 @@ def _wanted(definition: str, method: str) -> tuple[str, ...]:
     if definition != "all":
         return (definition,)
     from rsafast.comparators import get_comparator
-    from rsafast.inference.ceilings import DEFINITIONS as KNOWN
-    from rsafast.inference.ceilings import SPLITTABLE
+    from rsafast.inference.ceilings.api import DEFINITIONS as KNOWN
+    from rsafast.inference.ceilings.api import SPLITTABLE
 
     splittable = get_comparator(method).name in SPLITTABLE
     return tuple(name for name in KNOWN if name != "split-half" or splittable)
@@ -114,7 +114,7 @@ def _table(results: list[NoiseCeiling]) -> Any:
 def _draw(results: list[NoiseCeiling], path: Path) -> None:
     from matplotlib.figure import Figure
 
-    from rsafast.inference.ceilings_plot import draw_ceilings
+    from rsafast.inference.ceilings.plot import draw_ceilings
 
     bars = sum(len(result.regions) for result in results)
     drawing = Figure(figsize=(max(3.0, 1.1 * bars + 1.0), 3.4), layout="constrained")

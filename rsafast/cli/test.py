@@ -12,8 +12,8 @@ from rsafast.cli import _common
 if TYPE_CHECKING:
     from rsafast_kernels.tally import Alternative
 
-    from rsafast.permutation.api import Engine, Tail
     from rsafast.permutation.result import PermutationResult
+    from rsafast.permutation.setup import Engine, Tail
 
 NAME = "test"
 HELP = (

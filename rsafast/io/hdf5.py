@@ -15,7 +15,7 @@ from rsafast.io.atomic import PathInput, replacing
 from rsafast.io.files import checked_file
 
 FORMAT = 1
-Kind: TypeAlias = Literal["bootstrap_result", "permutation_result", "rdms"]
+Kind: TypeAlias = Literal["bootstrap_result", "permutation_result", "rdms", "trajectory"]
 
 # Numeric datasets of at least this many values are compressed (lossless, readable everywhere).
 _COMPRESS_FROM = 1 << 14

@@ -2,48 +2,42 @@
 
 import time
 from dataclasses import dataclass
-from numbers import Integral
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from rsafast_kernels.relabel import relabelings
-from rsafast_kernels.tally import ALTERNATIVES, Alternative, Tally
+from rsafast_kernels.tally import Alternative, Tally
 from rsafast_kernels.tally.reference import scores
 from scipy.stats import false_discovery_control
 
 from rsafast.comparators import FloatArray, get_comparator
-from rsafast.comparison import align_covariates
 from rsafast.device import require_cpu
 from rsafast.errors import InvalidInputError, RsafastError, UnsupportedCaseError
 from rsafast.io.provenance import array_hash, provenance
 from rsafast.mask import as_pair_mask
 from rsafast.memory import parse_bytes
 from rsafast.permutation import moments
-from rsafast.permutation.engines import (
-    PILOT,
-    Plan,
-    count_relabelings,
-    plan_direct,
-    plan_exact,
-    plan_orbit,
-)
+from rsafast.permutation.engines import Plan
 from rsafast.permutation.result import PermutationResult
+from rsafast.permutation.setup import (
+    Engine,
+    NullMoments,
+    Tail,
+    aligned,
+    as_groups,
+    check_choices,
+    choose_plan,
+    null_moments,
+)
 from rsafast.permutation.statistics import CovariateScheme, Product, Statistic, build_statistic
 from rsafast.permutation.tails import TopScores, gpd_p, pearson3_p
 from rsafast.progress import track
-from rsafast.rdms import RDMs, align, as_rdms
-
-Engine = Literal["auto", "orbit", "exact", "direct"]
-Tail = Literal["gpd", "pearson3"]
 
 # How far below the observed value a relabelling still counts as equal to it: above the rounding of
 # float64 products of unit vectors (about 1e-15), below any difference that means something. Where
 # the statistic divides by little (`conditioning`), rounding grows with it and so does this.
 TOLERANCE = 1e-11
 _WELL_CONDITIONED = 100.0
-_MOST_EXACT = 10**8  # relabellings that the exact engine accepts to enumerate
-_PILOT = 256  # relabellings that place the histogram where exact moments are not known
 _HISTOGRAM_STDS, _BINS = 8.0, 129
 
 
@@ -152,12 +146,12 @@ def permutation_test(
         raise UnsupportedCaseError("cluster= is not available in this version; leave it out")
     require_cpu(device, "permutation_test")
     comparator = get_comparator(method)
-    _check_choices(n_permutations, alternative, tail, engine, seed, covariate_scheme)
+    check_choices(n_permutations, alternative, tail, engine, seed, covariate_scheme)
     budget = parse_bytes(memory_budget)
-    a, b, z = _aligned(models, brain, covariates)
+    a, b, z = aligned(models, brain, covariates)
     keep = as_pair_mask(mask, a.n_stimuli)
     n_permutations, seed = int(n_permutations), int(seed)
-    groups = _as_groups(blocks, a.n_stimuli)
+    groups = as_groups(blocks, a.n_stimuli)
     statistic = build_statistic(
         comparator,
         a,
@@ -219,11 +213,12 @@ def run_test(
     The others : see `permutation_test`.
     """
     shape = (len(model_names), len(brain_names))
-    plan = _choose(statistic, shape[0] * shape[1], n, n_permutations, engine, seed, blocks, budget)
+    pairs = shape[0] * shape[1]
+    plan = choose_plan(statistic, pairs, n, n_permutations, engine, seed, blocks, budget)
     _check_null_size(plan, shape, keep_null, budget)
 
     observed = statistic.evaluate(np.arange(n, dtype=np.int32)[None])[:, :, 0]
-    expected = _null_moments(statistic, n, seed, blocks)
+    expected = null_moments(statistic, n, seed, blocks, budget)
     tolerance = TOLERANCE * np.maximum(1.0, statistic.conditioning / _WELL_CONDITIONED)
     thresholds = scores(observed, alternative) - tolerance
     counts = _count(plan, thresholds, expected, alternative, tail, keep_null, progress)
@@ -242,92 +237,6 @@ def run_test(
     )  # fmt: skip
 
 
-# ---------------------------------------------------------------- input
-
-
-def _check_choices(
-    n_permutations: int, alternative: str, tail: str | None, engine: str, seed: int, scheme: str
-) -> None:
-    if not _is_whole(n_permutations) or n_permutations < 1:
-        raise InvalidInputError(
-            f"n_permutations must be a positive integer, got {n_permutations!r}"
-        )
-    if not _is_whole(seed) or not 0 <= seed < 2**64:
-        raise InvalidInputError(f"seed must be an integer from 0 to 2**64 - 1, got {seed!r}")
-    choices: tuple[tuple[str, str | None, tuple[str | None, ...]], ...] = (
-        ("alternative", alternative, tuple(ALTERNATIVES)),
-        ("tail", tail, (None, "gpd", "pearson3")),
-        ("engine", engine, ("auto", "orbit", "exact", "direct")),
-        ("covariate_scheme", scheme, ("freedman-lane", "raw")),
-    )
-    for name, value, allowed in choices:
-        if value not in allowed:
-            raise InvalidInputError(
-                f"{name} must be one of {', '.join(map(str, allowed))}, got {value!r}"
-            )
-
-
-def _is_whole(value: Any) -> bool:
-    """Whether it is an integer, or a float that stands for one (1e6)."""
-    if isinstance(value, float):
-        return value.is_integer()
-    return isinstance(value, Integral) and not isinstance(value, bool)
-
-
-def _aligned(models: Any, brain: Any, covariates: Any | None) -> tuple[RDMs, RDMs, RDMs | None]:
-    a, b = align(as_rdms(models, "models"), as_rdms(brain, "brain"))
-    return a, b, None if covariates is None else align_covariates(a, b, covariates)
-
-
-def _as_groups(blocks: ArrayLike | None, n: int) -> NDArray[np.int64] | None:
-    if blocks is None:
-        return None
-    values = np.asarray(blocks)
-    if values.shape != (n,):
-        raise InvalidInputError(
-            f"blocks must hold one value for each of {n} stimuli, got {values.shape}"
-        )
-    if values.dtype.kind not in "biufSU":
-        raise InvalidInputError(f"blocks must be numbers or strings, got dtype {values.dtype}")
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise InvalidInputError("blocks holds NaN or infinity; give every stimulus a block")
-    names, groups, sizes = np.unique(values, return_inverse=True, return_counts=True)
-    if sizes.max() == 1:
-        raise InvalidInputError(
-            f"every one of the {len(names)} blocks holds a single stimulus: nothing can be permuted"
-        )
-    return groups.astype(np.int64)
-
-
-def _choose(
-    statistic: Statistic,
-    n_pairs: int,
-    n: int,
-    n_permutations: int,
-    engine: Engine,
-    seed: int,
-    groups: NDArray[np.int64] | None,
-    budget: int,
-) -> Plan:
-    possible = count_relabelings(n, groups)
-    if engine == "exact" and possible > _MOST_EXACT:
-        raise InvalidInputError(
-            f"engine='exact' would enumerate {possible:.3g} relabellings; use engine='auto'"
-        )
-    if engine == "exact" or (engine == "auto" and possible <= n_permutations):
-        return plan_exact(statistic, n_pairs, n, groups)
-    if engine == "orbit" and groups is not None:
-        raise UnsupportedCaseError("engine='orbit' cannot keep to blocks; use engine='auto'")
-    if engine == "orbit" and not statistic.bilinear:
-        raise UnsupportedCaseError(
-            "engine='orbit' needs a statistic made of products; Kendall's tau is none: use"
-            " engine='auto'"
-        )
-    if engine == "direct" or groups is not None or not statistic.bilinear:
-        return plan_direct(statistic, n_pairs, n, n_permutations, seed, groups)
-    return plan_orbit(statistic, n, n_permutations, seed, budget)  # type: ignore[arg-type]
-
-
 def _check_null_size(plan: Plan, shape: tuple[int, int], keep_null: bool, budget: int) -> None:
     size = 8 * plan.n_permutations * shape[0] * shape[1]
     if keep_null and size > budget:
@@ -341,33 +250,16 @@ def _check_null_size(plan: Plan, shape: tuple[int, int], keep_null: bool, budget
 
 
 @dataclass(frozen=True, slots=True)
-class _NullMoments:
-    mean: FloatArray
-    std: FloatArray
-    exact: bool
-
-
-@dataclass(frozen=True, slots=True)
 class _Counts:
     tally: Tally
     top: TopScores | None
     null: FloatArray | None
 
 
-def _null_moments(
-    statistic: Statistic, n: int, seed: int, groups: NDArray[np.int64] | None
-) -> _NullMoments:
-    """Exact moments where they are known, else those of a pilot sample."""
-    if isinstance(statistic, Product) and groups is None:
-        return _NullMoments(*moments.mean_and_std(statistic.models, statistic.brain), exact=True)
-    pilot = statistic.evaluate(relabelings(seed, PILOT, 0, _PILOT, n, groups))
-    return _NullMoments(pilot.mean(axis=2), pilot.std(axis=2), exact=False)
-
-
 def _count(
     plan: Plan,
     thresholds: FloatArray,
-    expected: _NullMoments,
+    expected: NullMoments,
     alternative: Alternative,
     tail: str | None,
     keep_null: bool,
@@ -407,7 +299,7 @@ def _result(
     plan: Plan,
     counts: _Counts,
     observed: FloatArray,
-    expected: _NullMoments,
+    expected: NullMoments,
     statistic: Statistic,
     model_names: tuple[str, ...],
     brain_names: tuple[str, ...],
@@ -467,7 +359,7 @@ def _result(
     )
 
 
-def _sampled_moments(tally: Tally, expected: _NullMoments) -> tuple[FloatArray, FloatArray]:
+def _sampled_moments(tally: Tally, expected: NullMoments) -> tuple[FloatArray, FloatArray]:
     offset = tally.sums / tally.permutations
     variance = np.maximum(tally.squares / tally.permutations - offset**2, 0.0)
     return expected.mean + offset, np.sqrt(variance)

@@ -13,7 +13,7 @@ from scipy.stats import pearsonr, spearmanr
 import rsafast as rf
 from rsafast.cli import main
 from rsafast.errors import InvalidInputError, UnsupportedCaseError
-from rsafast.inference.ceilings import DEFINITIONS, reliability_of_mean
+from rsafast.inference.ceilings.api import DEFINITIONS, reliability_of_mean
 
 METHODS = ("pearson", "spearman", "rho-a", "cosine", "corr_cov", "cosine_cov", "kendall", "tau-a")
 

@@ -13,7 +13,7 @@ from rsafast.errors import InvalidInputError
 from rsafast.permutation.result import PermutationResult
 from rsafast.rdms import RDMs
 
-COMMANDS = ["demo", "rdm", "compare", "test", "doctor"]
+COMMANDS = ["demo", "rdm", "compare", "test", "ceiling", "doctor"]
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from scipy.stats import t as student_t
 
 import rsafast as rf
 from rsafast.errors import InvalidInputError
-from rsafast.inference import clusters
-from rsafast.inference.clusters import _largest, _runs
+from rsafast.inference.time import clusters
+from rsafast.inference.time.clusters import _largest, _runs
 
 
 def smooth_noise(rng, shape, width=4):

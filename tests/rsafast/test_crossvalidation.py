@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import rsatoolbox
+import scipy.sparse.linalg
 from rsatoolbox.inference import boot_noise_ceiling, crossval
 from rsatoolbox.model import ModelFixed, ModelSelect, ModelWeighted, fit_regress, fit_regress_nn
 from rsatoolbox.model.fitter import fit_mock, fit_select
@@ -256,7 +257,7 @@ def test_results_can_be_read(rng):
         ({"stimulus_folds": None, "n_repeats": 2}, "very same folds"),
         ({"seed": -1}, "seed"),
         ({"regions": "roi"}, "no descriptor"),
-        ({"regions": ["a", "b"]}, "one label for each of 6"),
+        ({"regions": ["a", "b"]}, "6 labels"),
         ({"regions": list("aaabbb")}, "subjects is needed"),
         ({"regions": list("aaaaab"), "subjects": list("uvwxyz")}, "at least 2 subjects"),
         ({"mask": np.arange(190) < 25}, "of one fold"),
@@ -313,3 +314,108 @@ def test_fitting_and_scoring_on_the_same_data_favours_the_flexible_model(rng):
     error = held.std(axis=0, ddof=1) / np.sqrt(len(held))
     assert same.mean() > 0.08
     assert (np.abs(held.mean(axis=0)) < 4 * error).all()
+
+
+# ---------------------------------------------------------------- bootstrap around the folds
+
+
+@pytest.mark.parametrize("method", ["pearson", "cosine", "spearman", "corr_cov", "kendall"])
+def test_resampled_folds_equal_rsatoolbox_on_the_resample_written_out(monkeypatch, rng, method):
+    from rsafast.comparators import get_comparator
+    from rsafast.inference.models.bootstrap_cv import fold_jobs
+    from rsafast.inference.models.folds import build_study, plan_folds, run_folds
+
+    # Their solver stops at a relative residual of 1e-5.
+    monkeypatch.setattr(
+        scipy.sparse.linalg, "cg", lambda v, x, **_: (np.linalg.solve(v.toarray(), x), 0)
+    )
+    parts, brain = simulated(rng)
+    weighted = method in ("pearson", "cosine", "corr_cov")
+    models = [rf.WeightedModel(parts) if weighted else rf.SelectModel(parts), parts[1]]
+    study = build_study(
+        models, brain, get_comparator(method), regions=None, subjects=None, mask=None,
+        sigma_k=None, subjects_matter=True,
+    )  # fmt: skip
+    plan = plan_folds(study, 3, 2)
+    w, v = (np.bincount(rng.integers(0, k, k), minlength=k) for k in (20, 6))
+    jobs = fold_jobs(study, plan, w, v, (1, 2, 3))
+    done = list(run_folds(study, jobs, 2))
+    assert len(jobs) == 3
+    if weighted:
+        peer, fitter = ModelWeighted("p", parts.vectors), fit_regress_nn
+    else:
+        peer, fitter = ModelSelect("p", parts.vectors), fit_select
+    data = rsatoolbox.rdm.RDMs(brain.vectors)
+    for (train, test, fold, counts), got in zip(jobs, done, strict=True):
+        for f in range(2):
+            drawn = [np.repeat(np.arange(20), part) for part in (train, test)]
+            rows = [np.repeat(np.arange(6), counts * pick) for pick in (fold != f, fold == f)]
+            sets = [
+                (data.subsample("index", list(r)).subsample_pattern("index", list(s)), list(s))
+                for r, s in zip(rows, drawn, strict=True)
+            ]
+            theirs = crossval(
+                [peer], data, sets[:1], sets[1:], method=PEERS[method], fitter=[fitter],
+                calc_noise_ceil=False,
+            ).evaluations[0, 0, 0]  # fmt: skip
+            assert abs(got.models[0, rows[1]].mean() - theirs) < 1e-8
+
+
+def test_copies_of_a_stimulus_or_subject_are_in_one_fold(rng):
+    from rsafast.inference.models.folds import FoldPlan
+
+    plan = FoldPlan(3, 2, None, False)
+    w = np.bincount(rng.integers(0, 20, 20), minlength=20)
+    folds = plan.stimulus_folds(np.flatnonzero(w), 20, (0, 1))
+    assert ((folds >= 0) == (w > 0)).all()
+    assert np.ptp(np.bincount(folds[folds >= 0])) <= 1
+
+
+def test_bootstrap_variance_is_that_of_rsatoolbox(rng):
+    from rsatoolbox.util.inference_util import extract_variances
+
+    parts, brain = simulated(rng, 24, subjects=8)
+    result = rf.bootstrap_cross_validate(
+        [rf.WeightedModel(parts), parts[1]], brain, n_resamples=40, stimulus_folds=2,
+        subject_folds=2, progress=False,
+    )  # fmt: skip
+    fine = ~np.isnan(result.replicates).any(axis=(0, 2, 3, 4))
+    values = result.replicates[:, fine][..., 0]
+    mean = np.stack([np.cov(part.mean(1).T) for part in values])
+    one = np.stack([(np.cov(p[:, 0].T) + np.cov(p[:, 1].T)) / 2 for p in values])
+    corrected = 2 * mean - one
+    # Never below what one factor contributes; theirs may be.
+    floor = np.maximum(8 / 7 * corrected[1], 24 / 23 * corrected[2])[[0, 1], [0, 1]]
+    variances = np.maximum(extract_variances(corrected, True, 8, 24)[0], floor)
+    assert (variances > 0).all()
+    assert np.abs(result.standard_error[:, 0] - np.sqrt(variances)).max() < 1e-10
+
+
+def test_bootstrap_is_reproducible_and_counts_what_fails(rng):
+    parts, brain = simulated(rng, 14, subjects=5)
+    options = {"n_resamples": 40, "progress": False, "seed": 4, "subject_folds": 2}
+    one, two = (rf.bootstrap_cross_validate(parts, brain, **options) for _ in range(2))
+    assert np.array_equal(one.replicates, two.replicates, equal_nan=True)
+    failed = np.isnan(one.replicates).all(axis=(2, 3, 4)).any(axis=0).sum()
+    assert one.n_failed == failed > 0
+    assert f"{failed} of 40 resamples" in one.summary()
+    longer = rf.bootstrap_cross_validate(parts, brain, **options | {"n_resamples": 50})
+    assert np.array_equal(longer.replicates[:, :40], one.replicates, equal_nan=True)
+    assert len(one.to_dataframe()) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"resample": "seeds"}, "resample"),
+        ({"resample": ()}, "resample"),
+        ({"n_cv": 1}, "n_cv"),
+        ({"n_resamples": 0}, "n_resamples"),
+        ({"confidence": 95}, "confidence"),
+        ({"stimulus_folds": 6}, "too few distinct"),
+    ],
+)
+def test_bad_bootstraps_are_refused(rng, options, message):
+    parts, brain = simulated(rng)
+    with pytest.raises(InvalidInputError, match=message):
+        rf.bootstrap_cross_validate(parts, brain, **{"n_resamples": 5, "progress": False} | options)

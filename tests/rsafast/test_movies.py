@@ -5,7 +5,7 @@ import pytest
 
 import rsafast as rf
 from rsafast.errors import InvalidInputError
-from rsafast.inference import movies
+from rsafast.inference.time import movies
 
 
 @pytest.fixture

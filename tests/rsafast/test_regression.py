@@ -15,7 +15,7 @@ import rsafast as rf
 from rsafast.cli import main
 from rsafast.comparators import get_comparator
 from rsafast.errors import InvalidInputError, UnsupportedCaseError
-from rsafast.inference.regression import explained_statistic
+from rsafast.inference.decomposition.regression import explained_statistic
 
 PEER = {"pearson": "partial", "spearman": "partial-spearman"}
 

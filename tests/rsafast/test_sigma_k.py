@@ -135,9 +135,9 @@ def test_700_conditions_take_seconds(rng):
     n = 700
     a, b = (rf.RDMs.from_vectors(rng.random((2, n * (n - 1) // 2))) for _ in range(2))
     sigma = covariance(rng, n)
-    started = time.perf_counter()
+    started = time.process_time()
     got = rf.compare(a, b, "corr_cov", sigma_k=sigma)
-    assert time.perf_counter() - started < 10
+    assert time.process_time() - started < 10
     # By scaling and relabelling, where V cannot be written out.
     order = rng.permutation(n)
     again = rf.compare(

@@ -13,14 +13,17 @@ whitening  V, the covariance of dissimilarities, acts on F(x, y) of the resample
            ⟨f, V⁻¹ g⟩ = ½ [ Σ w_x w_y f g - Σ c_x f_x g_x + (Σ c_x f_x)(Σ c_x g_x) / (1 + Σ c_x) ].
 products   The pairs that a resample holds (two in five of a bootstrap's) are written side by side,
            a few RDMs at a time, and one matrix product in float64 serves all models and all brain
-           RDMs. Products of centred ranks are sums of integers, exact up to some 800 stimuli.
+           RDMs. Products of centred ranks are sums of integers, exact up to some 800 stimuli
+           (float32 would be twice as fast at the products, and wrong by up to 10^-9).
 
-Memory: 12 bytes a pair and RDM for ranks, 8 for values, and working arrays that do not grow with
-the number of resamples: per thread 16 RDMs of 64 bytes a pair, of which ranks without ties touch
-half, and the prepared `b` of 16 resamples, at most 1 GiB.
+Memory: 8 bytes a pair and RDM, and working arrays that do not grow with the number of resamples:
+the prepared `b` of 16 resamples (at most 1 GiB), up to 32 RDMs of 16 resamples (at most 2 GiB over
+all threads), and 64 bytes a pair and thread. They are taken anew by every call: hand over a hundred
+resamples or more at a time.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -32,7 +35,7 @@ from rsafast_kernels.rank import average_ranks
 
 __all__ = ["Products", "Resampler", "weighted_ranks"]
 
-MAX_STIMULI = 23_000  # 16 bits number the chunks of 4,096 pairs in order
+MAX_STIMULI = 16_383  # four times the number of a stimulus fits 16 bits
 MAX_DRAWN = 46_340  # stimuli of one resample: twice its pairs fit 32 bits
 _ROWS = 16  # RDMs sorted at a time
 
@@ -63,7 +66,7 @@ class Resampler:
     Parameters
     ----------
     a, b : (M, pairs) and (N, pairs) float64 dissimilarities in squareform order
-    n : stimuli, at most 23,000
+    n : stimuli, at most 16,383
     ranks : replace values by their average ranks in the resample
     centred : subtract the mean over the pairs of the resample
     whitened : multiply by V^(-1/2) of the resample (without a mask only)
@@ -109,13 +112,13 @@ class Resampler:
             raise InvalidInputError("whitened products are not defined under a mask")
         self._ranks, self._centred, self._whitened = ranks, centred, whitened
         sides = [_checked(v, pairs, name) for v, name in ((a, "a"), (b, "b"))]
-        self._prepared = [
+        self._prepared: list[tuple[NDArray[Any], ...]] = [
             _sorted(v, self._keep, n) if ranks else (_padded(v, self._keep, n),) for v in sides
         ]
-        weights = np.zeros((1, 0), np.int32)
+        self._padded_keep = np.zeros(0, np.int32)
         if self._masked:
-            weights = _padded(self._keep[None].astype(np.float64), self._keep, n).astype(np.int32)
-        self._padded_keep = weights[0]
+            counted = self._keep[None].astype(np.float64)
+            self._padded_keep = _padded(counted, self._keep, n)[0].astype(np.int32)
 
     def __call__(self, weights: ArrayLike) -> Products:
         """Products on the resamples `weights`, (R, n) counts of every stimulus."""
@@ -128,11 +131,12 @@ class Resampler:
         shape = (len(rows), len(first[0]), len(second[0]))
         products, pairs = np.empty(shape), np.empty(len(rows))
         squares = np.empty(shape[:2]), np.empty((shape[0], shape[2]))
-        head, tail = (self._n, *first, *second, rows, self._padded_keep, self._centred), ()
-        kernel = native.resample_ranked
-        if not self._ranks:
-            kernel, tail = native.resample_values, (self._whitened,)
-        kernel(*head, *tail, products, *squares, pairs, num_threads())
+        head = (self._n, *first, *second, rows, self._padded_keep, self._centred)
+        out = (products, *squares, pairs, num_threads())
+        if self._ranks:
+            native.resample_ranked(*head, *out)
+        else:
+            native.resample_values(*head, self._whitened, *out)
         if swapped:
             return Products(products.transpose(0, 2, 1), squares[1], squares[0], pairs)
         return Products(products, *squares, pairs)
@@ -143,9 +147,9 @@ class Resampler:
             raise InvalidInputError("ranks need a Resampler made with ranks=True")
         row = _counts(np.asarray(weights)[None], self._n)[0]
         out = []
-        for order, *_ in self._prepared:
+        for order, _, _, tied in self._prepared:
             out.append(np.empty((len(order), len(self._keep))))
-            native.resample_rank_one(self._n, order, row, out[-1], num_threads())
+            native.resample_rank_one(self._n, order, tied, row, out[-1], num_threads())
         return out[0], out[1]
 
     def _sizes(self) -> tuple[int, int]:
@@ -184,7 +188,8 @@ def _counts(weights: ArrayLike, n: int) -> NDArray[np.int32]:
     rows = np.asarray(weights)
     if rows.ndim != 2 or rows.shape[1] != n:
         raise InvalidInputError(f"weights must be (resamples, {n}), got {rows.shape}")
-    counts = np.ascontiguousarray(rows, np.int32)
+    with np.errstate(invalid="ignore"):  # NaN is refused below
+        counts = np.ascontiguousarray(rows, np.int32)
     if not np.array_equal(counts, rows) or (counts < 0).any():
         raise InvalidInputError("weights must be counts (0, 1, 2, ...) of every stimulus")
     drawn = int(counts.sum(axis=1, dtype=np.int64).max(initial=0))
@@ -203,7 +208,7 @@ def _padded(values: FloatArray, keep: NDArray[np.bool_], n: int) -> FloatArray:
     return out
 
 
-def _sorted(values: FloatArray, keep: NDArray[np.bool_], n: int) -> tuple[NDArray[np.integer], ...]:
+def _sorted(values: FloatArray, keep: NDArray[np.bool_], n: int) -> tuple[NDArray[Any], ...]:
     count, padded = int(keep.sum()), native.resample_padded_pairs(n)
     order = np.empty((len(values), count), np.uint32)
     slot, chunk = (np.empty((len(values), padded), np.uint16) for _ in range(2))

@@ -1,7 +1,7 @@
 // The pairs of n stimuli row by row, in blocks of 16 columns, and how a resample thins them out.
 //
-// Row i holds the columns of the blocks (i + 1) / 16 ... (n - 1) / 16, so that block b is the same 16
-// stimuli in every row, and one mask a block says which of them a resample holds.
+// Row i starts with the pair of blocks that holds column i + 1, so that block b is the same 16 stimuli
+// in every row, and one mask a block says which of them a resample holds.
 #pragma once
 
 #include <algorithm>
@@ -24,8 +24,8 @@
 
 namespace rsafast::resample {
 
-inline constexpr int block = 16;
-inline constexpr std::size_t bucket_target = 4096;  // padded pairs of a bucket, one row at least
+inline constexpr int block = 16, group = 2 * block;
+inline constexpr std::size_t bucket_target = 2048;  // padded pairs of a bucket, one row at least
 
 struct Layout {
     int n, blocks;
@@ -33,7 +33,7 @@ struct Layout {
     std::vector<int> bucket_rows;         // first row of every bucket; the last is n
     std::vector<std::uint16_t> bucket_of;  // of row i
 
-    explicit Layout(int n) : n(n), blocks((n + block - 1) / block), start(n + 1), bucket_of(n) {
+    explicit Layout(int n) : n(n), blocks(2 * ((n + group - 1) / group)), start(n + 1), bucket_of(n) {
         std::size_t next = 0, bucket_begin = 0;
         for (int i = 0; i < n; ++i) {
             start[i] = next;
@@ -48,15 +48,10 @@ struct Layout {
         start[n] = next;
         bucket_rows.push_back(n);
     }
-    int first(int i) const { return (i + 1) / block; }
+    int first(int i) const { return 2 * ((i + 1) / group); }
     std::size_t at(int i, int j) const { return start[i] + j - first(i) * block; }
     std::size_t buckets() const { return bucket_rows.size() - 1; }
-    std::size_t largest_bucket() const {
-        std::size_t most = 0;
-        for (std::size_t b = 0; b < buckets(); ++b)
-            most = std::max(most, start[bucket_rows[b + 1]] - start[bucket_rows[b]]);
-        return most;
-    }
+    std::size_t pairs() const { return static_cast<std::size_t>(n) * (n - 1) / 2; }
 };
 
 // Memory on large pages where the system has them: the walks below touch lines all over it.
@@ -105,11 +100,16 @@ inline constexpr Kept kept;
 #endif
 
 // Append the values of one block that `mask` keeps; up to 16 values behind them are overwritten.
+#if defined(__AVX512F__)
+inline std::int32_t* append(__m512i values, unsigned mask, std::int32_t* to) {
+    _mm512_storeu_si512(to, _mm512_maskz_compress_epi32(static_cast<__mmask16>(mask), values));
+    return to + __builtin_popcount(mask);
+}
+#endif
+
 inline std::int32_t* append(const std::int32_t* from, unsigned mask, std::int32_t* to) {
 #if defined(__AVX512F__)
-    _mm512_storeu_si512(to, _mm512_maskz_compress_epi32(static_cast<__mmask16>(mask),
-                                                        _mm512_loadu_si512(from)));
-    return to + __builtin_popcount(mask);
+    return append(_mm512_loadu_si512(from), mask, to);
 #elif defined(__AVX2__)
     for (int half = 0; half < 2; ++half, from += 8, mask >>= 8) {
         const auto order =
@@ -173,20 +173,18 @@ struct Thinned {
     bool holds(int i) const { return before[i + 1] > before[i]; }
     int held() const { return before.back(); }
     int row(int i) const { return held() - before[i + 1]; }  // pairs of row i
-    std::size_t pairs(int first, int last) const {  // of the rows first ... last - 1
-        std::size_t total = 0;
-        for (int i = first; i < last; ++i)
-            if (holds(i)) total += row(i);
-        return total;
+    std::size_t pairs() const { return static_cast<std::size_t>(held()) * (held() - 1) / 2; }
+    // The stimuli of block b that come after i.
+    unsigned after(int i, int b) const {
+        const int gone = i + 1 - b * block;
+        return gone <= 0 ? mask[b] : gone >= block ? 0u : mask[b] >> gone << gone;
     }
     // The pairs of row i, from columns laid out in blocks (the row's own first block at `columns`).
     template <class T>
     T* append_row(const Layout& layout, int i, const T* columns, T* to) const {
         const int first = layout.first(i);
-        if (first == layout.blocks) return to;  // the last row has no columns
-        to = append(columns, mask[first] & ~((1u << (i + 1) % block) - 1u), to);
-        for (int b = first + 1; b < layout.blocks; ++b)
-            to = append(columns + (b - first) * block, mask[b], to);
+        for (int b = first; b < layout.blocks; ++b)
+            to = append(columns + (b - first) * block, after(i, b), to);
         return to;
     }
 };

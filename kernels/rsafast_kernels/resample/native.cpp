@@ -23,6 +23,11 @@ using Exact = unsigned __int128;
 
 constexpr std::size_t slack = block;  // `append` writes whole blocks
 constexpr std::size_t panel_budget = std::size_t{1} << 30;
+constexpr std::size_t tile_budget = std::size_t{2} << 30;
+constexpr std::size_t most_rows = 32;   // of a tile
+constexpr std::size_t right_rows = 24;  // converted at a time
+constexpr std::size_t part = 1024;      // pairs of them: both sides stay in the L2 cache
+constexpr std::size_t stretch = 1024;  // pairs whose moments are taken before the next are written
 constexpr double noise = 1e-24;  // of the squared length: what is below is no spread
 
 int thread_number() {
@@ -80,72 +85,59 @@ Sum sum_of_cubes(const std::int32_t* first, const std::int32_t* last) {
 struct Batch {  // up to 16 resamples
     std::vector<std::uint16_t> counts;  // (n, lanes)
     std::vector<Thinned> thinned;
-    std::vector<std::size_t> begin;  // of (lane, bucket) in a row of thinned pairs
-    std::vector<std::int32_t> weights;
+    std::vector<std::size_t> begin{0};  // of every lane in a row of thinned pairs
+    std::vector<std::int32_t> weights;  // of the thinned pairs
     std::int64_t pairs[lanes] = {};
-    double spread[lanes];            // Σ w (rank - mean)² where no two values tie
+    double spread[lanes];  // Σ w (rank - mean)² where no two values tie
     std::int32_t start[lanes];
     std::int64_t most_pairs = 0;
     std::int32_t most = 0, most_of_pair = 0;
-    bool centred;
+    std::size_t longest = 0;
 
     Batch(const Layout& layout, const std::int32_t* rows, int used, const std::int32_t* keep,
           bool centred)
-        : counts(static_cast<std::size_t>(layout.n) * lanes, 0), begin{0}, centred(centred) {
+        : counts(static_cast<std::size_t>(layout.n) * lanes, 0) {
         const std::vector<std::int32_t> none(layout.n, 0);
         for (int l = 0; l < lanes; ++l) {
-            const std::int32_t* w = l < used ? rows + static_cast<std::size_t>(l) * layout.n : none.data();
+            const std::int32_t* w =
+                l < used ? rows + static_cast<std::size_t>(l) * layout.n : none.data();
             for (int i = 0; i < layout.n; ++i) {
                 counts[static_cast<std::size_t>(i) * lanes + l] = static_cast<std::uint16_t>(w[i]);
                 most = std::max(most, w[i]);
             }
             thinned.emplace_back(layout, w);
-            for (std::size_t b = 0; b < layout.buckets(); ++b)
-                begin.push_back(begin.back() +
-                                round_up(thinned[l].pairs(layout.bucket_rows[b],
-                                                          layout.bucket_rows[b + 1]),
-                                         row_multiple));
+            begin.push_back(begin.back() + round_up(thinned[l].pairs(), row_multiple));
+            longest = std::max(longest, length(l));
         }
         weights.assign(begin.back() + slack, 0);
-        for (int l = 0; l < lanes; ++l) weigh(layout, l, keep);
+        for (int l = 0; l < lanes; ++l) weigh(layout, l, keep, centred);
     }
-    std::size_t length(const Layout& layout, int lane, std::size_t bucket) const {
-        const std::size_t at = lane * layout.buckets() + bucket;
-        return begin[at + 1] - begin[at];
-    }
-    std::size_t at(const Layout& layout, int lane, std::size_t bucket) const {
-        return begin[lane * layout.buckets() + bucket];
-    }
+    std::size_t length(int lane) const { return begin[lane + 1] - begin[lane]; }
 
    private:
-    void weigh(const Layout& layout, int l, const std::int32_t* keep) {
+    void weigh(const Layout& layout, int l, const std::int32_t* keep, bool centred) {
         const Thinned& thin = thinned[l];
-        for (std::size_t b = 0; b < layout.buckets(); ++b) {
-            std::int32_t* to = weights.data() + at(layout, l, b);
-            for (int i = layout.bucket_rows[b]; i < layout.bucket_rows[b + 1]; ++i) {
-                if (!thin.holds(i)) continue;
-                const std::int32_t* other = thin.weight.data() + thin.before[i + 1];
-                const std::int32_t own = other[-1];
-                const int count = thin.row(i);
-                if (keep) thin.append_row(layout, i, keep + layout.start[i], to);
-                else std::fill(to, to + count, 1);
-                for (int k = 0; k < count; ++k) to[k] *= own * other[k];
-                to += count;
-            }
-            const std::int32_t* from = weights.data() + at(layout, l, b);
-            std::fill(to, weights.data() + at(layout, l, b) + length(layout, l, b), 0);
-            for (; from < to; ++from) {
-                pairs[l] += *from;
-                most_of_pair = std::max(most_of_pair, *from);
-            }
+        std::int32_t* const first = weights.data() + begin[l];
+        std::int32_t* to = first;
+        for (int i = 0; i < layout.n; ++i) {
+            if (!thin.holds(i)) continue;
+            const std::int32_t* other = thin.weight.data() + thin.before[i + 1];
+            const std::int32_t own = other[-1];
+            const int count = thin.row(i);
+            if (keep) thin.append_row(layout, i, keep + layout.start[i], to);
+            else std::fill(to, to + count, 1);
+            for (int k = 0; k < count; ++k) to[k] *= own * other[k];
+            to += count;
         }
-        const std::int32_t* first = weights.data() + at(layout, l, 0);
-        const std::int32_t* last = first + begin[(l + 1) * layout.buckets()] - begin[l * layout.buckets()];
-        // 2^25 cubes of 13 bits fit 64.
-        const bool small = most_of_pair < (1 << 13) && last - first < (1 << 25);
-        const Exact cubes = small ? sum_of_cubes<std::uint64_t>(first, last)
-                                  : sum_of_cubes<Exact>(first, last);
-        // w copies share a rank: Σ w (rank - mean)² = (P³ - Σ w³) / 12.
+        for (const std::int32_t* from = first; from < to; ++from) {
+            pairs[l] += *from;
+            most_of_pair = std::max(most_of_pair, *from);
+        }
+        std::fill(to, weights.data() + begin[l + 1], 0);
+        // w copies share a rank: Σ w (rank - mean)² = (P³ - Σ w³) / 12. 2^25 cubes of 13 bits fit 64.
+        const bool small = most_of_pair < (1 << 13) && to - first < (1 << 25);
+        const Exact cubes =
+            small ? sum_of_cubes<std::uint64_t>(first, to) : sum_of_cubes<Exact>(first, to);
         const Exact total = static_cast<Exact>(pairs[l]);
         spread[l] = static_cast<double>(total * total * total - cubes) / 12;
         most_pairs = std::max(most_pairs, pairs[l]);
@@ -153,51 +145,50 @@ struct Batch {  // up to 16 resamples
     }
 };
 
+constexpr std::size_t chunks(std::size_t pairs) { return (pairs >> chunk_bits) + 1; }
+
+// What one thread needs: the lines of one RDM, and the thinned ranks of a tile of RDMs, row m of
+// lane l at (l * tile + m) * stride.
 struct RankScratch {
-    std::size_t line_bytes, base_words, stride, lane_stride;
-    Buffer<char> lines;
+    std::size_t stride;
+    Buffer<Wide> lines;
     Buffer<std::int32_t> bases, panel, row;
-    std::vector<char> narrow;
+    Buffer<double> right;  // rows of the prepared side, as float64
+#if defined(__AVX512BW__)
+    std::vector<std::int16_t> table = std::vector<std::int16_t>(looked_up * lanes);
+#endif
 
     RankScratch(const Layout& layout, const Lines& where, int tile)
-        : line_bytes(round_up(where.total * lanes * sizeof(Wide), 64)),
-          base_words(((layout.start[layout.n] >> chunk_bits) + 1) * lanes),
-          stride(round_up(layout.largest_bucket(), row_multiple) + slack),
-          lane_stride(stride * tile),
-          lines(line_bytes * tile),
-          bases(base_words * tile),
-          panel(lane_stride * lanes),
+        : stride(round_up(layout.pairs(), row_multiple) + slack),
+          lines(where.total * lanes),
+          bases(chunks(layout.start[layout.n]) * lanes),
+          panel(stride * tile * lanes),
           row(static_cast<std::size_t>(layout.blocks) * block * lanes),
-          narrow(tile) {
-        std::fill_n(bases.data(), base_words * tile, 0);
-        std::fill_n(panel.data(), lane_stride * lanes, 0);
+          right(right_rows * part) {
+        std::fill_n(bases.data(), chunks(layout.start[layout.n]) * lanes, 0);
     }
 };
 
-void walk(const Ranked& rdm, const Layout& layout, const Lines& where, const Batch& batch, int m,
-          RankScratch& scratch) {
-    char* const lines = scratch.lines.data() + m * scratch.line_bytes;
-    scratch.narrow[m] =
-        !rdm.tied && batch.most <= narrow_weight &&
-        walk(rdm, layout, where, batch.counts.data(), batch.start, reinterpret_cast<Narrow*>(lines),
-             scratch.bases.data() + m * scratch.base_words);
-    if (!scratch.narrow[m])
-        walk(rdm, layout, where, batch.counts.data(), batch.start, reinterpret_cast<Wide*>(lines));
-}
-
-// Bucket of the m-th RDM of a tile, into its row of every lane's panel.
-void unpack(const Ranked& rdm, const Layout& layout, const Lines& where, const Batch& batch, int m,
-            std::size_t bucket, RankScratch& scratch) {
-    const char* const lines = scratch.lines.data() + m * scratch.line_bytes;
-    const std::size_t first = where.begin[bucket] * lanes;
-    std::int32_t* const panel = scratch.panel.data() + m * scratch.stride;
-    const std::int32_t* const bases = scratch.bases.data() + m * scratch.base_words;
-    const auto go = [&](const auto* from) {
-        unpack(rdm, layout, batch.thinned, bucket, from, bases, scratch.row.data(), panel,
-               scratch.lane_stride, reinterpret_cast<const char*>(from) + scratch.line_bytes);
-    };
-    if (scratch.narrow[m]) go(reinterpret_cast<const Narrow*>(lines) + first);
-    else go(reinterpret_cast<const Wide*>(lines) + first);
+// Twice the (centred) ranks of one RDM in all resamples of a batch: lane l at panel + l * stride.
+void rank(const Ranked& rdm, const Layout& layout, const Lines& where, const Batch& batch,
+          RankScratch& scratch, std::int32_t* panel, std::size_t stride) {
+    Narrow* const narrow = reinterpret_cast<Narrow*>(scratch.lines.data());
+    std::int32_t *const bases = scratch.bases.data(), *const row = scratch.row.data();
+    const bool fits = !rdm.tied && batch.most <= narrow_weight &&
+                      walk(rdm, layout, where, batch.counts.data(), batch.start, narrow, bases);
+    if (!fits) {
+        walk(rdm, layout, where, batch.counts.data(), batch.start, scratch.lines.data());
+        return unpack(rdm, layout, where, batch.thinned, scratch.lines.data(), bases, row, panel,
+                      stride);
+    }
+#if defined(__AVX512BW__)
+    if (chunks(rdm.count) <= looked_up && batch.most_pairs < short_base) {
+        tabulate(bases, chunks(rdm.count), batch.start, scratch.table.data());
+        return unpack(rdm, layout, where, batch.thinned, narrow, scratch.table.data(), batch.start,
+                      reinterpret_cast<std::uint16_t*>(row), panel, stride);
+    }
+#endif
+    unpack(rdm, layout, where, batch.thinned, narrow, bases, row, panel, stride);
 }
 
 double weighted_square(const std::int32_t* v, const std::int32_t* w, std::size_t length) {
@@ -206,7 +197,8 @@ double weighted_square(const std::int32_t* v, const std::int32_t* w, std::size_t
         const auto value = load(v + k);
         sum += value * value * load(w + k);
     }
-    return V::sum(sum);
+    const auto total = sum;  // a copy, so that `sum` itself never needs an address
+    return V::sum(total);
 }
 
 struct RankJob {
@@ -215,93 +207,99 @@ struct RankJob {
     Stack a, b;
     const std::int32_t* keep;
     bool centred;
-    Array<const std::int32_t> rows;
-    Array<double> products, squares_a, squares_b, pairs;
+    Array<double> products, squares_a, squares_b;
     int tile;
 
-    // Ranks of brain RDM `k` times the weights, to its row of every (lane, bucket) of `panel`.
-    template <class B>
-    void prepare(const Batch& batch, std::size_t first, std::size_t k, std::size_t first_b,
-                 std::size_t count_b, RankScratch& scratch, B* panel, int used) const {
-        const Ranked rdm = b.rdm(k);
-        walk(rdm, layout, where, batch, 0, scratch);
-        double squares[lanes] = {};
-        for (std::size_t bucket = 0; bucket < layout.buckets(); ++bucket) {
-            unpack(rdm, layout, where, batch, 0, bucket, scratch);
-            for (int l = 0; l < lanes; ++l) {
-                const std::size_t length = batch.length(layout, l, bucket);
-                const std::size_t at = batch.at(layout, l, bucket);
-                const std::int32_t* from = scratch.panel.data() + l * scratch.lane_stride;
-                const std::int32_t* w = batch.weights.data() + at;
-                B* to = panel + at * count_b + (k - first_b) * length;
-                for (std::size_t i = 0; i < length; ++i) to[i] = static_cast<B>(from[i]) * w[i];
-                if (rdm.tied || !centred) squares[l] += weighted_square(from, w, length);
-            }
-        }
-        store_squares(squares_b, batch, rdm, first, k, squares, used);
+    // Bytes of the prepared side that are worth having at once.
+    std::size_t panel_bytes() const {
+        const std::size_t row = (layout.pairs() + row_multiple) * lanes * sizeof(double);
+        return std::min(std::max(row, panel_budget), row * std::max<std::size_t>(1, b.rdms()));
     }
 
-    void store_squares(const Array<double>& out, const Batch& batch, const Ranked& rdm,
-                       std::size_t first, std::size_t k, const double* squares, int used) const {
+    // Σ w v² of the ranks of RDM `k` in every resample; `from` as in `rank`.
+    void write_squares(const Array<double>& out, const Batch& batch, const Ranked& rdm,
+                       std::size_t first, std::size_t k, int used, const std::int32_t* from,
+                       std::size_t stride) const {
         for (int l = 0; l < used; ++l)
             out.data()[(first + l) * out.shape(1) + k] =
-                rdm.tied || !centred ? squares[l] / 4 : batch.spread[l];
+                rdm.tied || !centred
+                    ? weighted_square(from + l * stride, batch.weights.data() + batch.begin[l],
+                                      batch.length(l)) / 4
+                    : batch.spread[l];
     }
 
+    // Ranks of RDM `k` of b times the weights: row k - first_b of every lane of `panel`.
     template <class B>
-    void multiply(const Batch& batch, std::size_t first, std::size_t first_a, int count_a,
-                  std::size_t first_b, std::size_t count_b, RankScratch& scratch, const B* panel,
-                  int used) const {
-        const std::size_t wide = products.shape(2), per_resample = products.shape(1) * wide;
-        std::vector<double> squares(static_cast<std::size_t>(count_a) * lanes, 0.0);
-        for (int m = 0; m < count_a; ++m) walk(a.rdm(first_a + m), layout, where, batch, m, scratch);
-        const auto out = [&](int l) {
-            return products.data() + (first + l) * per_resample + first_a * wide + first_b;
-        };
-        for (int l = 0; l < used; ++l)
-            for (int m = 0; m < count_a; ++m) std::fill_n(out(l) + m * wide, count_b, 0.0);
-        for (std::size_t bucket = 0; bucket < layout.buckets(); ++bucket) {
-            for (int m = 0; m < count_a; ++m)
-                unpack(a.rdm(first_a + m), layout, where, batch, m, bucket, scratch);
-            for (int l = 0; l < used; ++l) {
-                const std::size_t length = batch.length(layout, l, bucket);
-                const std::size_t at = batch.at(layout, l, bucket);
-                const std::int32_t* from = scratch.panel.data() + l * scratch.lane_stride;
-                product(from, scratch.stride, count_a, panel + at * count_b, length,
-                        static_cast<int>(count_b), length, out(l), wide);
-                for (int m = 0; m < count_a; ++m)
-                    if (a.tied.data()[first_a + m] || !centred)
-                        squares[m * lanes + l] += weighted_square(
-                            from + m * scratch.stride, batch.weights.data() + at, length);
-            }
+    void prepare(const Batch& batch, std::size_t first, int used, std::size_t k,
+                 std::size_t first_b, std::size_t count_b, RankScratch& scratch, B* panel) const {
+        const Ranked rdm = b.rdm(k);
+        const std::int32_t* const from = scratch.panel.data();
+        rank(rdm, layout, where, batch, scratch, scratch.panel.data(), scratch.stride);
+        write_squares(squares_b, batch, rdm, first, k, used, from, scratch.stride);
+        for (int l = 0; l < used; ++l) {
+            const std::size_t length = batch.length(l);
+            const std::int32_t *v = from + l * scratch.stride;
+            const std::int32_t* w = batch.weights.data() + batch.begin[l];
+            B* to = panel + batch.begin[l] * count_b + (k - first_b) * length;
+            for (std::size_t i = 0; i < length; ++i) to[i] = static_cast<B>(v[i]) * w[i];
         }
-        for (int l = 0; l < used; ++l)
+    }
+
+    // Products of a tile of a with `count_b` prepared RDMs.
+    template <class B>
+    void multiply(const Batch& batch, std::size_t first, int used, std::size_t first_a, int count_a,
+                  std::size_t first_b, std::size_t count_b, RankScratch& scratch,
+                  const B* panel) const {
+        const std::size_t wide = products.shape(2), per_resample = products.shape(1) * wide;
+        const std::size_t stride = batch.longest + slack, lane_stride = stride * count_a;
+        for (int m = 0; m < count_a; ++m) {
+            std::int32_t* const to = scratch.panel.data() + m * stride;
+            const Ranked rdm = a.rdm(first_a + m);
+            rank(rdm, layout, where, batch, scratch, to, lane_stride);
+            write_squares(squares_a, batch, rdm, first, first_a + m, used, to, lane_stride);
+        }
+        for (int l = 0; l < used; ++l) {
+            double* const out =
+                products.data() + (first + l) * per_resample + first_a * wide + first_b;
+            for (int m = 0; m < count_a; ++m) std::fill_n(out + m * wide, count_b, 0.0);
+            const std::size_t length = batch.length(l);
+            const std::int32_t* const left = scratch.panel.data() + l * lane_stride;
+            for (std::size_t j = 0; j < count_b; j += right_rows) {
+                const std::size_t rows = std::min(right_rows, count_b - j);
+                const B* const right = panel + batch.begin[l] * count_b + j * length;
+                for (std::size_t k = 0; k < length; k += part) {
+                    const std::size_t some = std::min(part, length - k);
+                    // Converted once for the whole tile, not in every product.
+                    for (std::size_t i = 0; i < rows; ++i)
+                        std::copy_n(right + i * length + k, some, scratch.right.data() + i * part);
+                    product(left + k, stride, count_a, scratch.right.data(), part,
+                            static_cast<int>(rows), some, out + j, wide);
+                }
+            }
             for (int m = 0; m < count_a; ++m)
-                for (std::size_t j = 0; j < count_b; ++j) out(l)[m * wide + j] /= 4;
-        for (int m = 0; m < count_a; ++m)
-            store_squares(squares_a, batch, a.rdm(first_a + m), first, first_a + m,
-                          squares.data() + m * lanes, used);
+                for (std::size_t j = 0; j < count_b; ++j) out[m * wide + j] /= 4;
+        }
     }
 
     template <class B>
-    void run(const Batch& batch, std::size_t first, int used, RankScratch* scratch,
+    void run(const Batch& batch, std::size_t first, int used, RankScratch* scratch, B* panel,
              int threads) const {
         const std::size_t models = a.rdms(), brains = b.rdms();
         const std::size_t row = std::max<std::size_t>(1, batch.begin.back() * sizeof(B));
-        const std::size_t step = std::max<std::size_t>(1, std::min(brains, panel_budget / row));
-        const Buffer<B> panel(step * batch.begin.back());
-        for (std::size_t first_b = 0; first_b < brains; first_b += step) {
+        const std::size_t step = std::max<std::size_t>(1, std::min(brains, panel_bytes() / row));
+        // Once at least: the squares of a do not ask for a brain RDM.
+        for (std::size_t first_b = 0; first_b < std::max<std::size_t>(1, brains); first_b += step) {
             const std::size_t count_b = std::min(step, brains - first_b);
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
             for (Index k = 0; k < static_cast<Index>(count_b); ++k)
-                prepare(batch, first, first_b + k, first_b, count_b, scratch[thread_number()],
-                        panel.data(), used);
+                prepare(batch, first, used, first_b + k, first_b, count_b, scratch[thread_number()],
+                        panel);
             const Index tiles = (models + tile - 1) / tile;
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
             for (Index t = 0; t < tiles; ++t)
-                multiply(batch, first, t * tile,
+                multiply(batch, first, used, t * tile,
                          static_cast<int>(std::min<std::size_t>(tile, models - t * tile)), first_b,
-                         count_b, scratch[thread_number()], panel.data(), used);
+                         count_b, scratch[thread_number()], panel);
         }
     }
 };
@@ -313,13 +311,17 @@ void ranked(int n, Stack a, Stack b, Array<const std::int32_t> rows, Array<const
     const Layout layout(n);
     const std::size_t resamples = rows.shape(0), batches = (resamples + lanes - 1) / lanes;
     const Lines where(layout);
-    const std::size_t padded = layout.start[n];
-    const Sharing sharing(threads, batches, padded * (b.rdms() + 1) * lanes * sizeof(Wide));
-    const int shared = static_cast<int>((a.rdms() + sharing.inner - 1) / sharing.inner);
-    const RankJob job{layout, where, a, b, keep.size() ? keep.data() : nullptr, centred, rows,
-                      products, squares_a, squares_b, pairs, std::clamp(shared, 1, 16)};
+    const Sharing sharing(threads, batches, layout.pairs() * (b.rdms() + 1) * lanes * sizeof(Wide));
+    const std::size_t affordable = tile_budget / (threads * layout.pairs() * lanes * sizeof(Wide) + 1);
+    const std::size_t shared = (a.rdms() + sharing.inner - 1) / sharing.inner;
+    const int tile = static_cast<int>(
+        std::clamp<std::size_t>(std::min(shared, affordable), 1, most_rows));
+    const RankJob job{layout,  where,    a,         b,         keep.size() ? keep.data() : nullptr,
+                      centred, products, squares_a, squares_b, tile};
     std::vector<RankScratch> scratch;
     for (int t = 0; t < threads; ++t) scratch.emplace_back(layout, where, job.tile);
+    std::vector<Buffer<char>> panels;
+    for (int t = 0; t < sharing.outer; ++t) panels.emplace_back(job.panel_bytes());
     sharing.run(batches, [&](std::size_t t, int thread) {
         const std::size_t first = t * lanes;
         const int used = static_cast<int>(std::min<std::size_t>(lanes, resamples - first));
@@ -328,8 +330,10 @@ void ranked(int n, Stack a, Stack b, Array<const std::int32_t> rows, Array<const
         // A weighted rank of the prepared side fits 32 bits unless stimuli are drawn very often.
         const bool fits = 2 * batch.most_pairs * batch.most_of_pair < (std::int64_t{1} << 31);
         RankScratch* own = scratch.data() + (sharing.outer > 1 ? thread : 0);
-        if (fits) job.run<std::int32_t>(batch, first, used, own, sharing.inner);
-        else job.run<double>(batch, first, used, own, sharing.inner);
+        char* const panel = panels[thread].data();
+        if (fits)
+            job.run(batch, first, used, own, reinterpret_cast<std::int32_t*>(panel), sharing.inner);
+        else job.run(batch, first, used, own, reinterpret_cast<double*>(panel), sharing.inner);
     });
 }
 
@@ -344,10 +348,10 @@ void sort(int n, Array<const double> ranks, Array<const std::uint8_t> keep,
     std::size_t p = 0;
     for (std::uint32_t i = 0; i < static_cast<std::uint32_t>(n); ++i)
         for (std::uint32_t j = i + 1; j < static_cast<std::uint32_t>(n); ++j)
-            if (keep.data()[p++]) pairs.push_back(i | j << 16);
+            if (keep.data()[p++]) pairs.push_back(packed(i, j));
 #pragma omp parallel num_threads(threads)
     {
-        std::vector<std::uint32_t> ties(2 * count + 1), place(2 * count + 1);
+        std::vector<std::uint32_t> ties(2 * count + 1), next(2 * count + 1);
         std::vector<std::uint16_t> filled(layout.buckets());
 #pragma omp for schedule(dynamic)
         for (Index k = 0; k < static_cast<Index>(rdms); ++k) {
@@ -358,12 +362,13 @@ void sort(int n, Array<const double> ranks, Array<const std::uint8_t> keep,
             for (std::size_t t = 0; t < count; ++t) ++ties[key(t)];
             bool any = false;
             for (std::size_t r = 2; r <= 2 * count; ++r) {
-                place[r] = static_cast<std::uint32_t>((r - 1 - ties[r]) / 2);
+                next[r] = static_cast<std::uint32_t>((r - 1 - ties[r]) / 2);
                 any |= ties[r] > 1;
             }
             for (std::size_t t = 0; t < count; ++t) {
                 const std::size_t r = key(t);
-                to[place[r]++] = pairs[t] | (--ties[r] == 0 ? last_of_ties : 0);
+                const bool last = --ties[r] == 0;
+                to[next[r]++] = pairs[t] | (any && last ? last_of_ties : 0);
             }
             tied.data()[k] = any;
             std::fill(filled.begin(), filled.end(), 0);
@@ -371,7 +376,8 @@ void sort(int n, Array<const double> ranks, Array<const std::uint8_t> keep,
             std::fill_n(chunk.data() + k * padded, padded, 0);
             for (std::size_t t = 0; t < count; ++t) {
                 const int i = static_cast<int>(row_of(to[t]));
-                const std::size_t at = k * padded + layout.at(i, static_cast<int>(column_of(to[t])));
+                const std::size_t column = column_of(to[t]) - layout.first(i) * block;
+                const std::size_t at = k * padded + layout.start[i] + place(column);
                 slot.data()[at] = ++filled[layout.bucket_of[i]];
                 chunk.data()[at] = static_cast<std::uint16_t>(t >> chunk_bits);
             }
@@ -380,8 +386,8 @@ void sort(int n, Array<const double> ranks, Array<const std::uint8_t> keep,
 }
 
 // Average ranks in one resample, to squareform order; 0 for pairs that it does not hold.
-void rank_one(int n, Array<const std::uint32_t> order, Array<const std::int32_t> weights,
-              Array<double> out, int threads) {
+void rank_one(int n, Array<const std::uint32_t> order, Array<const std::uint8_t> tied,
+              Array<const std::int32_t> weights, Array<double> out, int threads) {
     nb::gil_scoped_release release;
     const std::size_t rdms = order.shape(0), count = order.shape(1), pairs = out.shape(1);
     const std::int32_t* w = weights.data();
@@ -400,7 +406,7 @@ void rank_one(int n, Array<const std::uint32_t> order, Array<const std::int32_t>
             std::size_t end = t;
             std::int64_t after = before;
             do after += weight(end);
-            while (!(from[end++] & last_of_ties));
+            while (!(from[end++] & last_of_ties) && tied.data()[k]);
             const double rank = 0.5 * static_cast<double>(before + after + 1);
             for (; t < end; ++t)
                 to[row[row_of(from[t])] + column_of(from[t])] = weight(t) ? rank : 0.0;
@@ -467,6 +473,52 @@ struct Additive {
     }
 };
 
+struct Moments {  // Σ w v and Σ w v²
+    double sum, square;
+
+    static Moments of(const double* v, const double* w, std::size_t length) {
+        auto sum = V::zero(), square = V::zero(), sum_odd = V::zero(), square_odd = V::zero();
+        std::size_t k = 0;
+        for (; k + 2 * V::width <= length; k += 2 * V::width) {
+            const auto x = load(v + k), wx = load(w + k) * x;
+            const auto y = load(v + k + V::width), wy = load(w + k + V::width) * y;
+            sum += wx;
+            square += wx * x;
+            sum_odd += wy;
+            square_odd += wy * y;
+        }
+        for (; k < length; k += V::width) {
+            const auto x = load(v + k), wx = load(w + k) * x;
+            sum += wx;
+            square += wx * x;
+        }
+        const auto sums = sum + sum_odd, squares = square + square_odd;
+        return {V::sum(sums), V::sum(squares)};
+    }
+    void operator+=(const Moments& other) {
+        sum += other.sum;
+        square += other.square;
+    }
+};
+
+// Subtracts the mean; returns Σ w v² of what is left.
+double centre(double* v, const double* w, std::size_t length, double mean) {
+    auto even = V::zero(), odd = V::zero();
+    const auto step = [=](double* at, const double* weight) {
+        const auto x = load(at) - mean;
+        V::store(at, x);
+        return load(weight) * x * x;
+    };
+    std::size_t k = 0;
+    for (; k + 2 * V::width <= length; k += 2 * V::width) {
+        even += step(v + k, w + k);
+        odd += step(v + k + V::width, w + k + V::width);
+    }
+    for (; k < length; k += V::width) even += step(v + k, w + k);
+    const auto total = even + odd;
+    return V::sum(total);
+}
+
 struct Sums {  // of one RDM over the other stimuli, for every stimulus that a resample holds
     std::vector<double> of;
     double rest;
@@ -487,7 +539,7 @@ struct ValueJob {
 
         Resample(const Layout& layout, const std::int32_t* w, const std::int32_t* keep)
             : thin(layout, w),
-              length(round_up(thin.pairs(0, layout.n), row_multiple)) {
+              length(round_up(thin.pairs(), row_multiple)) {
             weights.assign(length, 0.0);
             std::vector<std::int32_t> kept(layout.n + slack, 1);
             double* to = weights.data();
@@ -506,28 +558,23 @@ struct ValueJob {
     // The thinned pairs of one RDM, centred if asked. Returns Σ w v², exactly 0 if that is noise,
     // and, through `floor`, what counts as noise.
     double thin(const Resample& resample, const double* from, double* to, double& floor) const {
+        const double* const w = resample.weights.data();
+        Moments moments{0, 0};
+        std::size_t done = 0;
         double* next = to;
-        for (int i = 0; i < layout.n; ++i)
-            if (resample.thin.holds(i))
-                next = resample.thin.append_row(layout, i, from + layout.start[i], next);
+        for (int i = 0; i < layout.n; ++i) {
+            if (!resample.thin.holds(i)) continue;
+            next = resample.thin.append_row(layout, i, from + layout.start[i], next);
+            const std::size_t written = next - to;
+            if (written < done + stretch) continue;
+            moments += Moments::of(to + done, w + done, stretch);  // still in the L1 cache
+            done += stretch;
+        }
         std::fill(next, to + resample.length, 0.0);
-        auto sum = V::zero(), square = V::zero();
-        const double* w = resample.weights.data();
-        for (std::size_t k = 0; k < resample.length; k += V::width) {
-            const auto v = load(to + k), wv = load(w + k) * v;
-            sum += wv;
-            square += wv * v;
-        }
-        floor = noise * V::sum(square);
-        if (!centred) return V::sum(square);
-        const double mean = V::sum(sum) / resample.pairs;
-        square = V::zero();
-        for (std::size_t k = 0; k < resample.length; k += V::width) {
-            const auto v = load(to + k) - mean;
-            V::store(to + k, v);
-            square += load(w + k) * v * v;
-        }
-        return V::sum(square);
+        moments += Moments::of(to + done, w + done, resample.length - done);
+        floor = noise * moments.square;
+        if (!centred) return moments.square;
+        return centre(to, w, resample.length, moments.sum / resample.pairs);
     }
 
     Sums sums(const Resample& resample, const Additive& additive, const double* v) const {
@@ -552,7 +599,7 @@ struct ValueJob {
     }
 
     void run(const Resample& resample, double* products, double* squares_a, double* squares_b,
-             Buffer<double>* scratch, int threads) const {
+             Buffer<double>* scratch, double* panel, int threads) const {
         const std::size_t models = a.shape(0), brains = b.shape(0), padded = a.shape(1);
         const std::size_t length = resample.length, stride = length + slack;
         if (resample.pairs == 0) {
@@ -563,11 +610,10 @@ struct ValueJob {
         }
         const Additive additive(resample.thin);
         std::vector<Sums> sums_b(brains);
-        const Buffer<double> panel(brains * stride);
         // Rows in turn: `append` writes beyond the end of each.
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
         for (Index k = 0; k < static_cast<Index>(brains); ++k) {
-            double floor, *to = panel.data() + k * stride;
+            double floor, *to = panel + k * stride;
             const double plain = thin(resample, b.data() + k * padded, to, floor);
             if (whitened) sums_b[k] = sums(resample, additive, to);
             squares_b[k] = square(additive, sums_b[k], plain, floor);
@@ -587,7 +633,7 @@ struct ValueJob {
             }
             double* const out = products + first * brains;
             std::fill_n(out, count * brains, 0.0);
-            product(rows, stride, static_cast<int>(count), panel.data(), stride,
+            product(rows, stride, static_cast<int>(count), panel, stride,
                     static_cast<int>(brains), length, out, brains);
             if (!whitened) continue;
             for (std::size_t m = 0; m < count; ++m)
@@ -611,15 +657,16 @@ void values(int n, Array<const double> a, Array<const double> b, Array<const std
     const int shared = static_cast<int>((models + sharing.inner - 1) / sharing.inner);
     const ValueJob job{layout,  a,        b, keep.size() ? keep.data() : nullptr,
                        centred, whitened, std::clamp(shared, 1, 8)};
-    std::vector<Buffer<double>> scratch;
-    for (int t = 0; t < threads; ++t)
-        scratch.emplace_back((round_up(padded, row_multiple) + slack) * job.tile);
+    const std::size_t row = round_up(padded, row_multiple) + slack;
+    std::vector<Buffer<double>> scratch, panels;
+    for (int t = 0; t < threads; ++t) scratch.emplace_back(row * job.tile);
+    for (int t = 0; t < sharing.outer; ++t) panels.emplace_back(row * brains);
     sharing.run(resamples, [&](std::size_t r, int thread) {
         const ValueJob::Resample resample(layout, rows.data() + r * n, job.keep);
         pairs.data()[r] = resample.pairs;
         job.run(resample, products.data() + r * models * brains, squares_a.data() + r * models,
                 squares_b.data() + r * brains, scratch.data() + (sharing.outer > 1 ? thread : 0),
-                sharing.inner);
+                panels[thread].data(), sharing.inner);
     });
 }
 

@@ -3,8 +3,9 @@
 // 1. walk: the pairs in order of value. The running weight of 16 resamples is one vector; twice the
 //    average rank goes to a line of the pair's bucket (some rows of the matrix), which fills in
 //    order, so that memory is written in a few streams.
-// 2. unpack: one bucket, small enough for the L2 cache, is read in the order of the pairs; 16 pairs by
-//    16 resamples are transposed in registers, and every resample keeps what it holds.
+// 2. unpack: bucket by bucket, each small enough for the L2 cache, the lines are read in the order of
+//    the pairs; 16 pairs by 16 resamples are transposed in registers, and every resample keeps what it
+//    holds.
 // A line is 16 words of 32 bits or, where no two values tie and no stimulus is drawn often, of 16 bits
 // relative to the running weight at the start of a chunk of the order: half the memory to walk over.
 #pragma once
@@ -15,7 +16,8 @@ namespace rsafast::resample {
 
 inline constexpr int lanes = 16;  // resamples of a batch
 inline constexpr int chunk_bits = 12;
-inline constexpr std::uint32_t last_of_ties = 0x80000000u;
+inline constexpr std::uint32_t last_of_ties = 1u << 16;
+inline constexpr std::int32_t base_step = 16;
 inline constexpr int narrow_weight = 11;  // 256 pairs of 11² weigh less than 2^15
 
 using Words = Simd<std::int32_t>;
@@ -23,16 +25,26 @@ using Narrow = std::uint16_t;
 using Wide = std::int32_t;
 inline constexpr int word_parts = lanes / Words::width;
 
+// Both orders below have the columns of a group as `unpack` wants them: `place`.
 struct Ranked {
-    const std::uint32_t* order;  // pairs by value: i, j << 16, and whether the next value is larger
+    const std::uint32_t* order;  // pairs by value, as `packed`
     const std::uint16_t* slot;   // line of every padded pair in its bucket; 0 where there is no pair
     const std::uint16_t* chunk;  // of every padded pair
     std::size_t count;
     bool tied;
 };
 
-inline std::size_t row_of(std::uint32_t pair) { return pair & 0xffffu; }
-inline std::size_t column_of(std::uint32_t pair) { return pair >> 16 & 0x7fffu; }
+// Stimuli times four: with the largest scale of an address, the offset of 16 counts of 16 bits.
+inline constexpr std::uint32_t packed(std::uint32_t i, std::uint32_t j) { return 4 * i | j << 18; }
+inline std::size_t row_of(std::uint32_t pair) { return (pair & 0xffffu) / 4; }
+inline std::size_t column_of(std::uint32_t pair) { return pair >> 18; }
+
+// Columns 0-3, 16-19, 4-7, 20-23, ...: interleaving the words of two vectors in this order, as
+// 16-byte parts do it, leaves two blocks in their natural order.
+inline constexpr std::size_t place(std::size_t column) {
+    const std::size_t within = column % group;
+    return column - within + within % block / 4 * 8 + within / block * 4 + within % 4;
+}
 
 // Where the lines of every bucket start, the first of each standing for pairs that do not count.
 struct Lines {
@@ -55,8 +67,8 @@ struct Lines {
     }
 };
 
-// The running weights `total`, twice and from `start`, at the beginning of every chunk go to `bases`.
-// Returns false where 16 bits do not suffice.
+// Twice the running weight, from `start`, at the beginning of every chunk goes to `bases`, less what
+// makes it start + a multiple of 16. Returns false where 16 bits do not suffice. For RDMs without ties.
 inline bool walk(const Ranked& rdm, const Layout& layout, const Lines& where,
                  const std::uint16_t* weights, const std::int32_t* start, Narrow* lines,
                  std::int32_t* bases) {
@@ -65,23 +77,28 @@ inline bool walk(const Ranked& rdm, const Layout& layout, const Lines& where,
     auto cursors = where.cursors(lines);
     Narrow** const cursor = cursors.data();
     const std::uint16_t* const bucket_of = layout.bucket_of.data();
+    const char* const table = reinterpret_cast<const char*>(weights);
     std::int32_t total[lanes];
     std::copy(start, start + lanes, total);
     for (std::size_t t = 0; t < rdm.count; bases += lanes) {
-        std::copy(total, total + lanes, bases);
+        Sixteen running;
+        for (int l = 0; l < lanes; ++l) {
+            const std::int32_t rest = (total[l] - start[l]) % base_step;
+            bases[l] = total[l] - rest;
+            running[l] = static_cast<Narrow>(rest / 2);
+        }
         const std::size_t chunk = std::min(rdm.count, t + (std::size_t{1} << chunk_bits));
-        Sixteen running = {};
         while (t < chunk) {
             for (const std::size_t end = std::min(chunk, t + stretch); t < end; ++t) {
                 const std::uint32_t pair = rdm.order[t];
-                const std::size_t i = row_of(pair);
+                const std::size_t first = pair & 0xffffu, second = pair >> 16;
                 Sixteen weight, other;
-                std::memcpy(&weight, weights + i * lanes, sizeof weight);
-                std::memcpy(&other, weights + column_of(pair) * lanes, sizeof other);
+                std::memcpy(&weight, table + 8 * first, sizeof weight);
+                std::memcpy(&other, table + 8 * second, sizeof other);
                 weight *= other;
                 const Sixteen next = running + weight, twice = running + next;
                 running = next;
-                Narrow*& to = cursor[bucket_of[i]];
+                Narrow*& to = cursor[bucket_of[first / 4]];
                 std::memcpy(to, &twice, sizeof twice);
                 __builtin_prefetch(to + 4 * lanes, 1);
                 to += lanes;
@@ -90,7 +107,7 @@ inline bool walk(const Ranked& rdm, const Layout& layout, const Lines& where,
             std::memcpy(reached, &running, sizeof running);
             if (*std::max_element(reached, reached + lanes) > 0x7fff) return false;
         }
-        for (int l = 0; l < lanes; ++l) total[l] += 2 * running[l];
+        for (int l = 0; l < lanes; ++l) total[l] = bases[l] + 2 * running[l];
     }
     return true;
 }
@@ -122,7 +139,8 @@ inline void walk(const Ranked& rdm, const Layout& layout, const Lines& where,
                                     weights_of(weights + column_of(pair) * lanes + lane);
                 next[part] += weight;
             }
-        } while (!(rdm.order[end++] & last_of_ties));
+        } while (rdm.tied && !(rdm.order[end++] & last_of_ties));
+        end += !rdm.tied;
         // `running` is the start and twice the weight below: the ties' own weight leads half-way.
         for (int part = 0; part < word_parts; ++part) {
             twice[part] = next[part];
@@ -196,36 +214,142 @@ inline Words::type line_part(const Narrow* line, const std::int32_t* base) {
 }
 inline Words::type line_part(const Wide* line, const std::int32_t*) { return Words::load(line); }
 
-// One bucket: the pairs of resample l go to panel + l * stride. `row` is room for one row of the
-// matrix in every resample. `next` is what will be read after this: fetched meanwhile.
+// The line that is read a bucket later.
 template <class Line>
-void unpack(const Ranked& rdm, const Layout& layout, const std::vector<Thinned>& thinned,
-            std::size_t bucket, const Line* lines, const std::int32_t* bases, std::int32_t* row,
-            std::int32_t* panel, std::size_t stride, const char* next) {
+const char* fetched_ahead(const Line* line) {
+    return reinterpret_cast<const char*>(line + bucket_target * lanes);
+}
+
+inline void fetch(const char* from, std::size_t bytes) {
+    for (std::size_t k = 0; k < bytes; k += 64) __builtin_prefetch(from + k, 0, 2);
+}
+
+// The pairs of resample l go to panel + l * stride. `row` is room for one row of the matrix in every
+// resample.
+template <class Line>
+void unpack(const Ranked& rdm, const Layout& layout, const Lines& where,
+            const std::vector<Thinned>& thinned, const Line* lines, const std::int32_t* bases,
+            std::int32_t* row, std::int32_t* panel, std::size_t stride) {
     constexpr std::size_t w = Words::width;
     const std::size_t row_stride = static_cast<std::size_t>(layout.blocks) * block;
     std::int32_t* to[lanes];
     for (int l = 0; l < lanes; ++l) to[l] = panel + l * stride;
-    for (int i = layout.bucket_rows[bucket]; i < layout.bucket_rows[bucket + 1]; ++i) {
+    for (int i = 0; i < layout.n; ++i) {
         const std::size_t from = layout.start[i], count = layout.start[i + 1] - from;
+        const Line* const bucket = lines + where.begin[layout.bucket_of[i]] * lanes;
+        const char* ahead = fetched_ahead(lines + from * lanes);
         for (std::size_t q = 0; q < count; q += w) {
-            const std::uint16_t *slot = rdm.slot + from + q, *chunk = rdm.chunk + from + q;
             for (int part = 0; part < word_parts; ++part) {
                 Words::type cells[w];
-                for (std::size_t k = 0; k < w; ++k)
-                    cells[k] = line_part(lines + slot[k] * lanes + part * w,
-                                         bases + chunk[k] * lanes + part * w);
+                for (std::size_t k = 0; k < w; ++k) {
+                    const std::size_t at = from + place(q + k);
+                    cells[k] = line_part(bucket + rdm.slot[at] * lanes + part * w,
+                                         bases + rdm.chunk[at] * lanes + part * w);
+                }
                 transpose(cells);
                 for (std::size_t l = 0; l < w; ++l)
                     Words::store(row + (part * w + l) * row_stride + q, cells[l]);
             }
-            for (std::size_t k = 0; k < w * lanes * sizeof(Line); k += 64, next += 64)
-                __builtin_prefetch(next, 0, 2);
+            fetch(ahead, w * lanes * sizeof(Line));
+            ahead += w * lanes * sizeof(Line);
         }
         for (int l = 0; l < lanes; ++l)
             if (thinned[l].holds(i))
                 to[l] = thinned[l].append_row(layout, i, row + l * row_stride, to[l]);
     }
 }
+
+#if defined(__AVX512BW__)
+
+inline constexpr std::size_t looked_up = 64;       // chunks whose bases two registers hold
+inline constexpr std::int64_t short_base = 500000;  // pairs up to which bases / 16 are 16 bits
+
+// The bases of every lane as multiples of `base_step` from its start.
+inline void tabulate(const std::int32_t* bases, std::size_t chunks, const std::int32_t* start,
+                     std::int16_t* table) {
+    for (int l = 0; l < lanes; ++l)
+        for (std::size_t c = 0; c < chunks; ++c)
+            table[l * looked_up + c] =
+                static_cast<std::int16_t>((bases[c * lanes + l] - start[l]) / base_step);
+}
+
+inline void transpose(__m256i (&r)[lanes]) {
+    __m256i s[lanes];
+    for (int k = 0; k < lanes; k += 8) {
+        for (int h = 0; h < 8; h += 2) {
+            s[k + h] = _mm256_unpacklo_epi16(r[k + h], r[k + h + 1]);
+            s[k + h + 1] = _mm256_unpackhi_epi16(r[k + h], r[k + h + 1]);
+        }
+        // s[0], s[2], s[4], s[6]: low words of rows 01, 23, 45, 67.
+        for (int high = 0; high < 2; ++high) {
+            const auto a = _mm256_unpacklo_epi32(s[k + high], s[k + 2 + high]);
+            const auto b = _mm256_unpackhi_epi32(s[k + high], s[k + 2 + high]);
+            const auto c = _mm256_unpacklo_epi32(s[k + 4 + high], s[k + 6 + high]);
+            const auto d = _mm256_unpackhi_epi32(s[k + 4 + high], s[k + 6 + high]);
+            r[k + 4 * high] = _mm256_unpacklo_epi64(a, c);
+            r[k + 4 * high + 1] = _mm256_unpackhi_epi64(a, c);
+            r[k + 4 * high + 2] = _mm256_unpacklo_epi64(b, d);
+            r[k + 4 * high + 3] = _mm256_unpackhi_epi64(b, d);
+        }
+    }
+    // r[q] and r[8 + q] hold rows 0-7 and 8-15 of the columns q and 8 + q.
+    for (int q = 0; q < 8; ++q) {
+        const auto a = r[q], b = r[8 + q];
+        r[q] = _mm256_permute2x128_si256(a, b, 0x20);
+        r[8 + q] = _mm256_permute2x128_si256(a, b, 0x31);
+    }
+}
+
+// `unpack` of narrow lines in up to 64 chunks: transposed as 16 bits, the bases looked up after that,
+// for the rows that a resample holds only.
+inline void unpack(const Ranked& rdm, const Layout& layout, const Lines& where,
+                   const std::vector<Thinned>& thinned, const Narrow* lines,
+                   const std::int16_t* table, const std::int32_t* start, std::uint16_t* row,
+                   std::int32_t* panel, std::size_t stride) {
+    const std::size_t row_stride = static_cast<std::size_t>(layout.blocks) * block;
+    const __m512i flip = _mm512_set1_epi16(-0x8000);
+    const __m512i scale = _mm512_set1_epi32(base_step << 16 | 1);
+    std::int32_t* to[lanes];
+    for (int l = 0; l < lanes; ++l) to[l] = panel + l * stride;
+    for (int i = 0; i < layout.n; ++i) {
+        const std::size_t from = layout.start[i], count = layout.start[i + 1] - from;
+        const Narrow* const bucket = lines + where.begin[layout.bucket_of[i]] * lanes;
+        const char* ahead = fetched_ahead(lines + from * lanes);
+        for (std::size_t q = 0; q < count; q += lanes) {
+            __m256i cells[lanes];
+            for (int k = 0; k < lanes; ++k)
+                cells[k] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(
+                    bucket + std::size_t{rdm.slot[from + q + k]} * lanes));
+            transpose(cells);
+            for (int l = 0; l < lanes; ++l)
+                _mm256_storeu_si256(reinterpret_cast<__m256i*>(row + l * row_stride + q), cells[l]);
+            fetch(ahead, lanes * sizeof cells[0]);
+            ahead += lanes * sizeof cells[0];
+        }
+        const int first = layout.first(i);
+        for (int l = 0; l < lanes; ++l) {
+            const Thinned& thin = thinned[l];
+            if (!thin.holds(i)) continue;
+            const __m512i low = _mm512_loadu_si512(table + l * looked_up);
+            const __m512i high = _mm512_loadu_si512(table + l * looked_up + looked_up / 2);
+            const __m512i offset = _mm512_set1_epi32(start[l] + 0x8000);
+            for (int b = first; b < layout.blocks; b += 2) {
+                const std::size_t q = static_cast<std::size_t>(b - first) * block;
+                const auto words = _mm512_xor_si512(
+                    _mm512_loadu_si512(row + l * row_stride + q), flip);
+                const auto base = _mm512_permutex2var_epi16(
+                    low, _mm512_loadu_si512(rdm.chunk + from + q), high);
+                const auto one = _mm512_madd_epi16(_mm512_unpacklo_epi16(words, base), scale);
+                const auto two = _mm512_madd_epi16(_mm512_unpackhi_epi16(words, base), scale);
+                const unsigned first_mask = b == first ? thin.after(i, b) : thin.mask[b];
+                const unsigned second_mask = b == first ? thin.after(i, b + 1) : thin.mask[b + 1];
+                to[l] = append(_mm512_add_epi32(one, offset), first_mask, to[l]);
+                to[l] = append(_mm512_add_epi32(two, offset), second_mask, to[l]);
+            }
+        }
+    }
+}
+
+#endif
 
 }  // namespace rsafast::resample

@@ -1,0 +1,1 @@
+"""Bootstraps over stimuli, subjects and seeds, with corrected standard errors."""

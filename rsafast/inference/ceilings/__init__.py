@@ -1,0 +1,1 @@
+"""Noise ceilings, each definition by its name."""

@@ -1,0 +1,1 @@
+"""Several models at once: regression of RDMs, variance partitioning."""

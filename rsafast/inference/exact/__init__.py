@@ -1,0 +1,1 @@
+"""Exact tests of a few units, effect sizes, corrections for several tests."""

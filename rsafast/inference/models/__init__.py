@@ -1,0 +1,1 @@
+"""RDM models with free parameters, and their cross-validation."""

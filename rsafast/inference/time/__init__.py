@@ -1,0 +1,1 @@
+"""Time-resolved RSA: RDM movies and clusters."""
