@@ -641,7 +641,7 @@ def draw_coverage(ax, rows):
     ax.axhline(95, color=DEFAULT_PALETTE.edge, linewidth=0.8, linestyle="--")
     ax.set_xticks(range(len(groups)), [name.replace("+", " ×\n") for name in groups])
     ax.set(ylim=(88, 100), xlabel="resampled; band: 2 points", ylabel="coverage of 95 % intervals")
-    ax.set_title("coverage: dots percentile, squares basic, diamonds BCa, triangles t; 92 stimuli dark, 720 light", loc="left")
+    ax.set_title("dots percentile, squares basic, diamonds BCa, triangles t; 92 stimuli dark, 720 light", loc="left")
 
 
 def main():
