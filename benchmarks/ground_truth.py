@@ -297,10 +297,10 @@ def p_values(key, n, start, stop):
     return {test: [row[test] for row in rows] for test in PRACTICES[key].roles}
 
 
-def false_positives(run, only=""):
+def false_positives(run, only=("",)):
     """Rows of the table of false positives; `run` maps a function over lists of arguments."""
     for key, practice in PRACTICES.items():
-        if only not in key:
+        if not all(word in key for word in only):
             continue
         for n, total in practice.experiments.items():
             parts = run(p_values, *zip(*((key, n, *part) for part in chunks(total)), strict=True))
@@ -641,20 +641,24 @@ def draw_coverage(ax, rows):
     ax.axhline(95, color=DEFAULT_PALETTE.edge, linewidth=0.8, linestyle="--")
     ax.set_xticks(range(len(groups)), [name.replace("+", " ×\n") for name in groups])
     ax.set(ylim=(88, 100), xlabel="resampled; band: 2 points", ylabel="coverage of 95 % intervals")
-    ax.set_title("dots percentile, squares basic, diamonds BCa, triangles t; 92 stimuli dark, 720 light", loc="left")
+    marks = "dots percentile, squares basic, diamonds BCa, triangles t"
+    ax.set_title(f"{marks}; 92 stimuli dark, 720 light", loc="left")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="+", choices=("false-positives", "coverage", "report"))
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--only", default="", help="part of the name of an experiment or design")
+    parser.add_argument(
+        "--only", nargs="+", default=[""], help="what the experiment or design must be called"
+    )
     given = parser.parse_args()
     with ProcessPoolExecutor(given.workers) as pool:
         if "false-positives" in given.parts:
             store(false_positives(pool.map, given.only))
         if "coverage" in given.parts:
-            store(coverage(pool.map, [cell for cell in cells() if given.only in str(cell)]))
+            chosen = (c for c in cells() if all(word in str(c) for word in given.only))
+            store(coverage(pool.map, chosen))
     if "report" in given.parts:
         write_report()
 
