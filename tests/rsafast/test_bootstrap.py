@@ -224,6 +224,23 @@ def test_agrees_with_rsatoolbox_on_real_data(
     compare_with_rsatoolbox(models, brain, method, draw, hand_out)
 
 
+@pytest.mark.data
+@pytest.mark.slow
+@pytest.mark.parametrize("method", THEIR_METHODS)
+def test_agrees_with_rsatoolbox_on_things(
+    method: str, data_dir: Path, rng: np.random.Generator, hand_out: Callable[..., None]
+) -> None:
+    """Embeddings of THINGS concepts, one in twenty; parts of the participants' ones as subjects."""
+    folder = data_dir / "things"
+    groups = [np.load(folder / f"THINGS_embedding_Group{g}.npy")[0, ::20] for g in (1, 2)]
+    subjects = [group[:, part::3] for group in groups for part in range(3)]
+    embeddings = ("vice_embedding_1854x42", "spose_embedding_1854x82")
+    models = rf.compute_rdms([np.load(folder / f"{name}.npy")[::20] for name in embeddings])
+    brain = rf.compute_rdms(subjects)
+    draw = drawn(rng, models.n_stimuli, 6, 2 if "cov" in method else 4)
+    compare_with_rsatoolbox(models, brain, method, draw, hand_out)
+
+
 def test_differences_have_the_variance_of_rsatoolbox(
     rng: np.random.Generator, hand_out: Callable[..., None]
 ) -> None:
