@@ -44,7 +44,7 @@ int thread_number() {
 struct Sharing {
     int outer, inner;
     Sharing(int threads, std::size_t tasks, std::size_t bytes_a_task) {
-        constexpr std::size_t cache = std::size_t{4} << 20;
+        constexpr std::size_t cache = std::size_t{16} << 20;
         const bool apart = tasks >= static_cast<std::size_t>(threads) && bytes_a_task <= cache;
         outer = apart ? threads : 1;
         inner = apart ? 1 : threads;
