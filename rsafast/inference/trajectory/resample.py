@@ -25,7 +25,7 @@ _RULE_STREAMS = 1_000  # the rules draw their seeds from streams SEEDS + 1000, 1
 _GROUPS = 128  # evaluations of a jackknife; every one costs more than two bootstrap resamples
 _GROUP_STREAM = 3_000
 _MOST_LOST = 0.5  # share of undefined resamples beyond which nothing is reported
-_BLOCK = 64  # draws a block: 7 MB of scores for 800 networks and 18 brain RDMs
+_BLOCK = 128  # draws a block: 15 MB of scores for 800 networks and 18 brain RDMs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
