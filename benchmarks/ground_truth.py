@@ -622,7 +622,7 @@ def draw_false_positives(ax, rows):
     ax.axvline(100 * ALPHA, color=DEFAULT_PALETTE.edge, linewidth=0.8, linestyle="--")
     ax.set_yticks([p for p, _ in names], [name for _, name in names])
     ax.set(xlim=(0, 100), ylim=(place, 0.2), xlabel="false positives (%), 95 % interval; dashed: α")
-    ax.set_title("practices of published studies (squares) and ours (dots)", loc="left")
+    ax.set_title("practices of published studies (squares) and ours (dots)", loc="left", fontsize=9)
 
 
 def draw_coverage(ax, rows):
@@ -642,7 +642,7 @@ def draw_coverage(ax, rows):
     ax.set_xticks(range(len(groups)), [name.replace("+", " ×\n") for name in groups])
     ax.set(ylim=(88, 100), xlabel="resampled; band: 2 points", ylabel="coverage of 95 % intervals")
     marks = "dots percentile, squares basic, diamonds BCa, triangles t"
-    ax.set_title(f"{marks}; 92 stimuli dark, 720 light", loc="left")
+    ax.set_title(f"{marks};\n92 stimuli dark, 720 light", loc="left", fontsize=9)
 
 
 def main():
