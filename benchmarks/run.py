@@ -1,7 +1,8 @@
-"""Run every benchmark beside its peers, store the result, draw the figure and the README's table.
+"""Run benchmarks beside their peers, store the result, draw the figure and the README's tables.
 
-Usage: ``python benchmarks/run.py`` (about ten minutes on two cores; stop other work first), or
-``python benchmarks/run.py --only-report`` to draw again from the newest stored result.
+Usage: ``python benchmarks/run.py`` (kernels about ten minutes on two cores, inference half an hour;
+stop other work first), ``--suite inference`` for one of them, and ``--only-report`` to draw again
+from the newest stored results.
 """
 
 import argparse
@@ -21,21 +22,31 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 README = HERE.parent / "README.md"
 FIGURE = HERE.parent / "docs" / "images" / "speed.svg"
-MODULES = ("bench_permutation.py", "bench_rank.py", "bench_pairwise.py")
+# Modules of a suite, and what the names of its stored results start with.
+SUITES = {
+    "kernels": (("bench_permutation.py", "bench_rank.py", "bench_pairwise.py"), ""),
+    "inference": (("bench_inference.py",), "inference-"),
+}
 PACKAGES = ("rsafast", "numpy", "scipy", "scikit-bio", "rsatoolbox", "mne-rsa", "numba")
 
 Row = dict[str, Any]
 
 
-def run() -> Path:
+def run(suite: str) -> Path:
     """Measure, and store what was measured with the machine and the versions."""
-    stamp = datetime.now(UTC).strftime("%Y-%m-%d")
+    modules, _ = SUITES[suite]
     raw = RESULTS / "raw.json"
     command = [sys.executable, "-m", "pytest", "-c", os.devnull, f"--rootdir={HERE}", "-q",
-               f"--benchmark-json={raw}", *(str(HERE / m) for m in MODULES)]  # fmt: skip
+               f"--benchmark-json={raw}", *(str(HERE / m) for m in modules)]  # fmt: skip
     subprocess.run(command, check=True, env=os.environ | {"RSAFAST_BENCH_LARGE": "1"})
     measured = json.loads(raw.read_text())
     raw.unlink()
+    return store(suite, measured)
+
+
+def store(suite: str, measured: dict[str, Any]) -> Path:
+    """Store the report of pytest-benchmark, shortened to what the tables need."""
+    stamp = datetime.now(UTC).strftime("%Y-%m-%d")
     rows = [
         {
             "name": b["name"],
@@ -44,7 +55,8 @@ def run() -> Path:
         }
         for b in measured["benchmarks"]
     ]
-    path = RESULTS / f"{stamp}-{platform.machine()}-{os.cpu_count()}cores.json"
+    prefix = SUITES[suite][1]
+    path = RESULTS / f"{prefix}{stamp}-{platform.machine()}-{os.cpu_count()}cores.json"
     stored = {
         "date": stamp,
         "processor": measured["machine_info"]["cpu"].get("brand_raw", platform.processor()),
@@ -57,9 +69,9 @@ def run() -> Path:
     return path
 
 
-def newest() -> Path:
-    """Return the result stored last."""
-    return max(RESULTS.glob("*cores.json"))
+def newest(suite: str) -> Path:
+    """Return the result of a suite that was stored last."""
+    return max(RESULTS.glob(f"{SUITES[suite][1]}2*cores.json"))
 
 
 def seconds(rows: list[Row], name: str) -> float:
@@ -124,6 +136,38 @@ def table(stored: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def inference_table(stored: dict[str, Any]) -> str:
+    """Markdown table of the bootstraps beside rsatoolbox's, and of the inference of a study."""
+    rows = {row["name"]: row for row in stored["benchmarks"]}
+    lines = [
+        f"Medians on {stored['cores']} cores of an {stored['processor']} ({stored['date']}), after a"
+        " check that the same draws give the same similarities:",
+        "",
+        "| what | rsafast, a resample | rsatoolbox | ratio |",
+        "|---|---|---|---|",
+    ]
+    what = {
+        "test_stimulus_bootstrap[{}]": "stimuli, Spearman, 720 stimuli, 10 models × 8 subjects",
+        "test_dual_bootstrap[pearson-{}]": "stimuli × subjects with noise ceiling, Pearson, 92"
+        " stimuli, 10 models × 20 subjects",
+        "test_dual_bootstrap[cosine_cov-{}]": "the same, whitened cosine",
+    }
+    for name, label in what.items():
+        ours, theirs = (rows[name.format(s)]["per_resample"] for s in ("rsafast", "rsatoolbox"))
+        lines.append(f"| {label} | {ours * 1e3:.2g} ms | {theirs:.2g} s | {theirs / ours:,.0f}× |")
+    study = rows.get("test_trajectory_study")
+    if study is not None:
+        lines += [
+            "",
+            "A study of 5 rules × 5 seeds × 8 checkpoints × 4 layers against 18 brain RDMs, 720"
+            f" stimuli, Spearman: {study['shuffles']:,} joint shuffles in"
+            f" {study['seconds_shuffles'] / 60:.1f} minutes, {study['resamples']:,} resamples of"
+            f" stimuli and seeds in {study['seconds_bootstrap'] / 60:.1f} minutes, at most"
+            f" {study['peak_bytes'] / 1e9:.1f} GB.",
+        ]
+    return "\n".join(lines)
+
+
 def draw(stored: dict[str, Any]) -> None:
     """Shuffles a second against the number of stimuli, ours and the peer's."""
     rows = stored["benchmarks"]
@@ -152,9 +196,9 @@ def draw(stored: dict[str, Any]) -> None:
     figure.savefig(FIGURE, metadata={"Date": None})
 
 
-def fill_readme(text: str) -> None:
-    """Put the table between the markers of the README."""
-    start, end = "<!-- speed:start -->", "<!-- speed:end -->"
+def fill_readme(text: str, marker: str) -> None:
+    """Put a table between its markers in the README."""
+    start, end = f"<!-- {marker}:start -->", f"<!-- {marker}:end -->"
     readme = README.read_text()
     before, rest = readme.split(start)
     README.write_text(f"{before}{start}\n{text}\n{end}{rest.split(end)[1]}")
@@ -164,11 +208,22 @@ def main() -> None:
     """Measure unless told not to, then report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only-report", action="store_true")
-    path = newest() if parser.parse_args().only_report else run()
-    stored = json.loads(path.read_text())
-    draw(stored)
-    fill_readme(table(stored))
-    sys.stdout.write(table(stored) + "\n")
+    parser.add_argument("--suite", choices=SUITES, help="by default all of them")
+    given = parser.parse_args()
+    for suite in [given.suite] if given.suite else SUITES:
+        path = newest(suite) if given.only_report else run(suite)
+        report(suite, json.loads(path.read_text()))
+
+
+def report(suite: str, stored: dict[str, Any]) -> None:
+    """Draw the figure and fill the table of one suite."""
+    if suite == "kernels":
+        draw(stored)
+        text, marker = table(stored), "speed"
+    else:
+        text, marker = inference_table(stored), "inference-speed"
+    fill_readme(text, marker)
+    sys.stdout.write(text + "\n")
 
 
 if __name__ == "__main__":
