@@ -140,8 +140,8 @@ def inference_table(stored: dict[str, Any]) -> str:
     """Markdown table of the bootstraps beside rsatoolbox's, and of the inference of a study."""
     rows = {row["name"]: row for row in stored["benchmarks"]}
     lines = [
-        f"Medians on {stored['cores']} cores of an {stored['processor']} ({stored['date']}), after a"
-        " check that the same draws give the same similarities:",
+        f"Medians on {stored['cores']} cores of an {stored['processor']} ({stored['date']}), after"
+        " a check that the same draws give the same similarities:",
         "",
         "| what | rsafast, a resample | rsatoolbox | ratio |",
         "|---|---|---|---|",
