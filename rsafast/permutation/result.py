@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rsafast.errors import InvalidInputError
+from rsafast.io.results import load_result, save_result
 
 if TYPE_CHECKING:
-    import h5py
     import pandas as pd
     from matplotlib.axes import Axes
 
@@ -137,24 +136,7 @@ class PermutationResult:
         InvalidInputError
             The ending of `path` is none of these, or the folder cannot be written.
         """
-        path = Path(path)
-        if path.suffix == ".csv":
-            from rsafast.io.atomic import write_text
-
-            write_text(path, self.to_dataframe().to_csv(index=False, lineterminator="\n"))
-        elif path.suffix in (".h5", ".hdf5"):
-            from rsafast.io import hdf5
-
-            def fill(file: h5py.File) -> None:
-                hdf5.write_header(file, KIND)
-                hdf5.write_fields(file, {f.name: getattr(self, f.name) for f in fields(self)})
-
-            hdf5.write_atomic(path, fill)
-        else:
-            raise InvalidInputError(
-                f"{path}: a permutation result is saved as .h5, .hdf5 or .csv, not as "
-                f"{path.suffix or 'a name without an ending'!r}"
-            )
+        save_result(self, path, KIND)
 
     @classmethod
     def load(cls, path: str | Path) -> PermutationResult:
@@ -165,14 +147,7 @@ class PermutationResult:
         InvalidInputError
             The file is missing, no HDF5 file, or holds something else than a permutation result.
         """
-        from rsafast.io import hdf5
-
-        with hdf5.read(path, KIND) as file:
-            values = hdf5.read_fields(file)
-        missing = [f.name for f in fields(cls) if f.name not in values]
-        if missing:
-            raise InvalidInputError(f"{path}: lacks the fields {', '.join(missing)}")
-        return cls(**{f.name: values[f.name] for f in fields(cls)})
+        return load_result(cls, path, KIND)
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the result.

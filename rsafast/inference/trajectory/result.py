@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -35,6 +35,7 @@ from rsafast.inference.trajectory.simultaneous import (
     infer,
 )
 from rsafast.inference.trajectory.tables import Interaction, Onsets, Rates, relative_change
+from rsafast.io.results import check_fields, field_names, save_result
 
 if TYPE_CHECKING:
     import h5py
@@ -483,28 +484,14 @@ class Trajectory:
 
     def save(self, path: str | Path) -> None:
         """Write the result: everything to .h5 or .hdf5, the table to .csv, whole or not at all."""
-        path = Path(path)
-        if path.suffix == ".csv":
-            from rsafast.io.atomic import write_text
+        from rsafast.io import hdf5
 
-            write_text(path, self.to_dataframe().to_csv(index=False, lineterminator="\n"))
-        elif path.suffix in (".h5", ".hdf5"):
-            from rsafast.io import hdf5
+        def fill(file: h5py.File) -> None:
+            hdf5.write_fields(file, _stored(self, ("best_layer",)))
+            if self.best_layer is not None:
+                hdf5.write_fields(file.create_group("best_layer"), _stored(self.best_layer, ()))
 
-            def fill(file: h5py.File) -> None:
-                hdf5.write_header(file, KIND)
-                hdf5.write_fields(file, _stored(self, ("best_layer",)))
-                if self.best_layer is not None:
-                    hdf5.write_fields(
-                        file.create_group("best_layer"), _stored(self.best_layer, ())
-                    )
-
-            hdf5.write_atomic(path, fill)
-        else:
-            raise InvalidInputError(
-                f"{path}: a trajectory is saved as .h5, .hdf5 or .csv, not as"
-                f" {path.suffix or 'a name without an ending'!r}"
-            )
+        save_result(self, path, KIND, fill)
 
     @classmethod
     def load(cls, path: str | Path) -> Trajectory:
@@ -640,7 +627,7 @@ def _listed(words: Sequence[str]) -> str:
 
 def _stored(result: Trajectory | BestLayer, without: tuple[str, ...]) -> dict[str, Any]:
     """Fields for HDF5; labels, which may be of mixed kinds, in one dictionary."""
-    names = [f.name for f in fields(result) if f.name not in (*without, *_LABELS)]
+    names = [name for name in field_names(result) if name not in (*without, *_LABELS)]
     labels = {name: getattr(result, name) for name in _LABELS if hasattr(result, name)}
     return {name: getattr(result, name) for name in names} | {"labels": labels}
 
@@ -652,9 +639,7 @@ def _restored(
     without: tuple[str, ...],
 ) -> dict[str, Any]:
     values |= {name: _as_tuples(held) for name, held in values.pop("labels", {}).items()}
-    missing = [f.name for f in fields(kind) if f.name not in (*values, *without)]
-    if missing:
-        raise InvalidInputError(f"{path}: lacks the fields {', '.join(missing)}")
+    check_fields(kind, values, path, without)
     return values
 
 
