@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 METHODS = "pearson, spearman, rho-a, cosine, corr_cov, cosine_cov, kendall, tau-a"
-# Options that `compare` and `test` share.
+# Options that several commands share.
 Mask = Annotated[
     Path | None,
     typer.Option(help="Pairs to use: .npy of booleans, (pairs,) or (n, n).", show_default="none"),
@@ -30,6 +30,18 @@ ModelsKey = Annotated[
 BrainKey = Annotated[
     str | None,
     typer.Option(help="Variable inside BRAIN, where it holds several.", show_default="none"),
+]
+Memory = Annotated[
+    str | None,
+    typer.Option(help="Upper bound on memory, such as 2GB or 500MB; by default chosen."),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", help="Write the whole result to this .h5.", show_default="none"),
+]
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", help="No progress bar and no messages.", show_default="off"),
 ]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print JSON instead of a table.", show_default="off")

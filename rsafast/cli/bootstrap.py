@@ -61,18 +61,10 @@ def command(
     ] = False,
     mask: _common.Mask = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random draws.")] = 0,
-    memory: Annotated[
-        str | None,
-        typer.Option(help="Upper bound on memory, such as 2GB or 500MB; by default chosen."),
-    ] = None,
+    memory: _common.Memory = None,
     models_key: _common.ModelsKey = None,
     brain_key: _common.BrainKey = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", "-o", help="Write the whole result to this .h5.", show_default="none"
-        ),
-    ] = None,
+    out: _common.Out = None,
     csv: Annotated[
         Path | None,
         typer.Option(help="Write the table of estimates to this .csv.", show_default="none"),
@@ -82,10 +74,7 @@ def command(
         typer.Option(help="Draw the bars into this .svg, .pdf or .png.", show_default="none"),
     ] = None,
     as_json: _common.AsJson = False,
-    quiet: Annotated[
-        bool,
-        typer.Option("--quiet", "-q", help="No progress bar and no messages.", show_default="off"),
-    ] = False,
+    quiet: _common.Quiet = False,
 ) -> None:
     """Check the outputs, read, resample, write, print."""
     budget = _common.parse_memory(memory)

@@ -50,10 +50,7 @@ def command(
     ] = None,
     engine: Annotated[str, typer.Option(help="auto, orbit, exact or direct.")] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random relabellings.")] = 0,
-    memory: Annotated[
-        str | None,
-        typer.Option(help="Upper bound on memory, such as 2GB or 500MB; by default chosen."),
-    ] = None,
+    memory: _common.Memory = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     keep_null: Annotated[
         bool,
@@ -63,12 +60,7 @@ def command(
     ] = False,
     models_key: _common.ModelsKey = None,
     brain_key: _common.BrainKey = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", "-o", help="Write the whole result to this .h5.", show_default="none"
-        ),
-    ] = None,
+    out: _common.Out = None,
     csv: Annotated[
         Path | None,
         typer.Option(help="Write the table of pairs to this .csv.", show_default="none"),
@@ -78,10 +70,7 @@ def command(
         typer.Option(help="Write a self-contained report to this .html.", show_default="none"),
     ] = None,
     as_json: _common.AsJson = False,
-    quiet: Annotated[
-        bool,
-        typer.Option("--quiet", "-q", help="No progress bar and no messages.", show_default="off"),
-    ] = False,
+    quiet: _common.Quiet = False,
 ) -> None:
     """Check the outputs, read, test, write, print."""
     budget = _common.parse_memory(memory)
