@@ -116,6 +116,15 @@ def rank_percentiles(vector: FloatArray, n_stimuli: int) -> tuple[FloatArray, ND
     return square, shown
 
 
+def given_or_new(ax: Axes | None) -> Axes:
+    """Return `ax`, or the axes of a new pyplot figure where there is none."""
+    if ax is not None:
+        return ax
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(layout="constrained")[1]
+
+
 def style_axes(ax: Axes, palette: Palette = DEFAULT_PALETTE) -> None:
     """Strip an axes to its left and bottom lines, in the palette's colours."""
     ax.set_facecolor("none")

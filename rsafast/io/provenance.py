@@ -40,6 +40,11 @@ def array_hash(a: NDArray[Any]) -> str:
     return digest.hexdigest()[:16]
 
 
+def input_hashes(**inputs: NDArray[Any]) -> dict[str, str]:
+    """Return the hash of every input, under "sha256_" and its name."""
+    return {f"sha256_{name}": array_hash(values) for name, values in inputs.items()}
+
+
 @cache
 def _version(package: str) -> str:
     try:

@@ -13,7 +13,7 @@ from scipy.stats import false_discovery_control
 from rsafast.comparators import FloatArray, get_comparator
 from rsafast.device import require_cpu
 from rsafast.errors import InvalidInputError, RsafastError, UnsupportedCaseError
-from rsafast.io.provenance import array_hash, provenance
+from rsafast.io.provenance import input_hashes, provenance
 from rsafast.mask import as_pair_mask
 from rsafast.memory import parse_bytes
 from rsafast.permutation import moments
@@ -355,7 +355,7 @@ def _result(
         parameters=parameters,
         provenance=provenance()
         | {"seconds": time.perf_counter() - started, **plan.details}
-        | {f"sha256_{name}": array_hash(values) for name, values in inputs.items()},
+        | input_hashes(**inputs),
     )
 
 

@@ -163,12 +163,9 @@ class PermutationResult:
         -------
         matplotlib.axes.Axes
         """
-        from rsafast.plotting import draw_null, draw_p_matrix
+        from rsafast.plotting import draw_null, draw_p_matrix, given_or_new
 
-        if ax is None:
-            import matplotlib.pyplot as plt
-
-            _, ax = plt.subplots(layout="constrained")
+        ax = given_or_new(ax)
         if self.n_pairs == 1:
             draw_null(ax, self, 0, 0)
             ax.set_title(f"{self.model_names[0]} × {self.brain_names[0]}", fontsize=9)

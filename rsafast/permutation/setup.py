@@ -1,7 +1,6 @@
 """What every permutation test starts with: checked arguments, aligned RDMs, an engine's plan."""
 
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
@@ -9,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from rsafast_kernels.relabel import relabelings
 from rsafast_kernels.tally import ALTERNATIVES, Alternative
 
+from rsafast.checks import is_whole
 from rsafast.comparators import FloatArray
 from rsafast.comparison import align_covariates
 from rsafast.errors import InvalidInputError, UnsupportedCaseError
@@ -48,11 +48,11 @@ def check_choices(
     n_permutations: int, alternative: str, tail: str | None, engine: str, seed: int, scheme: str
 ) -> None:
     """Raise for counts, seeds and choices that are none."""
-    if not _is_whole(n_permutations) or n_permutations < 1:
+    if not is_whole(n_permutations) or n_permutations < 1:
         raise InvalidInputError(
             f"n_permutations must be a positive integer, got {n_permutations!r}"
         )
-    if not _is_whole(seed) or not 0 <= seed < 2**64:
+    if not is_whole(seed) or not 0 <= seed < 2**64:
         raise InvalidInputError(f"seed must be an integer from 0 to 2**64 - 1, got {seed!r}")
     choices: tuple[tuple[str, str | None, tuple[str | None, ...]], ...] = (
         ("alternative", alternative, tuple(ALTERNATIVES)),
@@ -65,13 +65,6 @@ def check_choices(
             raise InvalidInputError(
                 f"{name} must be one of {', '.join(map(str, allowed))}, got {value!r}"
             )
-
-
-def _is_whole(value: Any) -> bool:
-    """Whether it is an integer, or a float that stands for one (1e6)."""
-    if isinstance(value, float):
-        return value.is_integer()
-    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def aligned(models: Any, brain: Any, covariates: Any | None) -> tuple[RDMs, RDMs, RDMs | None]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
 from scipy.stats import t as student
 
+from rsafast.checks import check_integers
 from rsafast.comparators import FloatArray
 from rsafast.device import require_cpu
 from rsafast.errors import InvalidInputError
@@ -48,7 +48,7 @@ from rsafast.inference.bootstrap.variance import (
     subsets,
     with_leverage,
 )
-from rsafast.io.provenance import array_hash, provenance
+from rsafast.io.provenance import input_hashes, provenance
 from rsafast.memory import format_bytes, parse_bytes
 from rsafast.progress import track
 
@@ -150,7 +150,9 @@ def bootstrap(
     require_cpu(device, "bootstrap")
     factors = check_factors(resample)
     check_interval(interval, level)
-    _check_numbers(n_resamples, seed)
+    check_integers(
+        whole_floats=True, n_resamples=(n_resamples, MIN_RESAMPLES), seed=(seed, 0)
+    )
     study = prepare_study(
         models, brain, method=method, rules=rules, seeds=seeds, regions=regions, subjects=subjects,
         mask=mask, match_subjects="subjects" in factors,
@@ -232,25 +234,11 @@ def bootstrap_of(
         },
         provenance=provenance()
         | {"seconds": time.perf_counter() - started}
-        | {
-            f"sha256_{name}": array_hash(values)
-            for name, values in (
-                ("models", study.models.vectors),
-                ("brain", study.brain.vectors),
-                ("mask", study.keep),
-            )
-        },
+        | input_hashes(models=study.models.vectors, brain=study.brain.vectors, mask=study.keep),
     )
 
 
 # ---------------------------------------------------------------- input
-
-
-def _check_numbers(n_resamples: Any, seed: Any) -> None:
-    for name, value, least in (("n_resamples", n_resamples, MIN_RESAMPLES), ("seed", seed, 0)):
-        whole = isinstance(value, Integral) or (isinstance(value, float) and value.is_integer())
-        if isinstance(value, bool) or not whole or value < least:
-            raise InvalidInputError(f"{name} must be an integer of at least {least}, got {value!r}")
 
 
 def _factors(draws: Draws) -> Subset:

@@ -207,11 +207,9 @@ class BootstrapResult:
         matplotlib.axes.Axes
         """
         from rsafast.inference.bootstrap.plot import draw_bars
+        from rsafast.plotting import given_or_new
 
-        if ax is None:
-            import matplotlib.pyplot as plt
-
-            _, ax = plt.subplots(layout="constrained")
+        ax = given_or_new(ax)
         draw_bars(ax, self)
         return ax
 

@@ -140,11 +140,9 @@ class NoiseCeiling:
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the bounds of every region as a bar from lower to upper."""
         from rsafast.inference.ceilings.plot import draw_ceilings
+        from rsafast.plotting import given_or_new
 
-        if ax is None:
-            import matplotlib.pyplot as plt
-
-            _, ax = plt.subplots(layout="constrained")
+        ax = given_or_new(ax)
         draw_ceilings(ax, [self])
         return ax
 

@@ -174,16 +174,14 @@ class VariancePartition:
     def plot(self, ax: Axes | None = None, region: str | int = 0) -> Axes:
         """Draw the parts of one region as bars, with dots below them that name their models."""
         from rsafast.inference.decomposition.plot import draw_partition
+        from rsafast.plotting import given_or_new
 
         place = self.regions.index(region) if region in self.regions else region
         if not isinstance(place, int) or not 0 <= place < len(self.regions):
             raise InvalidInputError(
                 f"region must be one of {', '.join(self.regions)}, got {region!r}"
             )
-        if ax is None:
-            import matplotlib.pyplot as plt
-
-            _, ax = plt.subplots(layout="constrained")
+        ax = given_or_new(ax)
         draw_partition(ax, self, place)
         return ax
 

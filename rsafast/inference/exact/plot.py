@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rsafast.plotting import DEFAULT_PALETTE, Palette, shorten, style_axes
+from rsafast.plotting import DEFAULT_PALETTE, Palette, given_or_new, shorten, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,10 +18,7 @@ def draw_exact(
     result: ExactTestResult, ax: Axes | None = None, palette: Palette = DEFAULT_PALETTE
 ) -> Axes:
     """Draw one estimate a column, first on top; filled where family-wise p is at most 0.05."""
-    if ax is None:
-        import matplotlib.pyplot as plt
-
-        _, ax = plt.subplots(layout="constrained")
+    ax = given_or_new(ax)
     heights = np.arange(len(result.names))[::-1]
     for i, height in enumerate(heights):
         if result.interval is not None and np.isfinite(result.interval[i]).all():

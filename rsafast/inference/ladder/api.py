@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rsafast.checks import check_integers
 from rsafast.comparators import prepare
 from rsafast.errors import InvalidInputError
 from rsafast.inference.bootstrap.api import MIN_RESAMPLES, bootstrap_of
@@ -28,7 +28,7 @@ from rsafast.inference.exact.api import sign_flip_test, swap_test
 from rsafast.inference.exact.result import ExactTestResult
 from rsafast.inference.ladder.result import RuleComparison, Rung
 from rsafast.inference.layout import labels_of
-from rsafast.io.provenance import array_hash, provenance
+from rsafast.io.provenance import input_hashes, provenance
 from rsafast.memory import parse_bytes
 from rsafast.permutation.api import permutation_test
 from rsafast.rdms import RDMs, as_rdms
@@ -151,8 +151,10 @@ def compare_rules(
     started = time.perf_counter()
     check_interval(interval, level)
     wanted = _checked_rungs(rungs)
-    _check_numbers(n_permutations=(n_permutations, 1), n_resamples=(n_resamples, MIN_RESAMPLES),
-                   seed=(seed, 0))
+    check_integers(
+        whole_floats=True, n_permutations=(n_permutations, 1),
+        n_resamples=(n_resamples, MIN_RESAMPLES), seed=(seed, 0),
+    )  # fmt: skip
     budget = parse_bytes(memory_budget)
     study = _study_of_two(
         models, brain, rule_a=rule_a, rule_b=rule_b, rules=rules, seeds=seeds, regions=regions,
@@ -194,22 +196,11 @@ def compare_rules(
         },
         provenance=provenance()
         | {"seconds": time.perf_counter() - started}
-        | {
-            "sha256_models": array_hash(study.models.vectors),
-            "sha256_brain": array_hash(study.brain.vectors),
-            "sha256_mask": array_hash(study.keep),
-        },
+        | input_hashes(models=study.models.vectors, brain=study.brain.vectors, mask=study.keep),
     )
 
 
 # ---------------------------------------------------------------- data
-
-
-def _check_numbers(**given: tuple[Any, int]) -> None:
-    for name, (value, least) in given.items():
-        whole = isinstance(value, Integral) or (isinstance(value, float) and value.is_integer())
-        if isinstance(value, bool) or not whole or value < least:
-            raise InvalidInputError(f"{name} must be an integer of at least {least}, got {value!r}")
 
 
 def _checked_rungs(rungs: Sequence[str] | None) -> tuple[str, ...]:

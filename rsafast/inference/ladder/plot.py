@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rsafast.errors import InvalidInputError
-from rsafast.plotting import DEFAULT_PALETTE, Palette, short_p, style_axes
+from rsafast.plotting import DEFAULT_PALETTE, Palette, given_or_new, short_p, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,10 +27,7 @@ def draw_ladder(
         raise InvalidInputError(
             f"region must be one of {', '.join(result.regions)} or its position, got {region!r}"
         )
-    if ax is None:
-        import matplotlib.pyplot as plt
-
-        _, ax = plt.subplots(layout="constrained")
+    ax = given_or_new(ax)
     heights = np.arange(len(result.rungs))[::-1]
     estimate = result.estimate[place]
     for rung, height in zip(result.rungs, heights, strict=True):

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from rsafast.checks import check_integers
 from rsafast.comparators import FloatArray, get_comparator
 from rsafast.errors import InvalidInputError
 from rsafast.inference.bootstrap.draws import STIMULI, SUBJECTS, blocks, draw_counts
@@ -372,8 +373,6 @@ def _factors(resample: Any) -> tuple[str, ...]:
 
 
 def _check_numbers(n_cv: Any, n_resamples: Any, confidence: Any) -> None:
-    for name, value, least in (("n_cv", n_cv, 2), ("n_resamples", n_resamples, 2)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise InvalidInputError(f"{name} must be an integer of at least {least}, got {value!r}")
+    check_integers(n_cv=(n_cv, 2), n_resamples=(n_resamples, 2))
     if not isinstance(confidence, float) or not 0 < confidence < 1:
         raise InvalidInputError(f"confidence must lie between 0 and 1, got {confidence!r}")

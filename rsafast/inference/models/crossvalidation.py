@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rsafast.checks import check_integers
 from rsafast.comparators import FloatArray, get_comparator
 from rsafast.errors import InvalidInputError
 from rsafast.inference.models.folds import (
@@ -19,7 +20,7 @@ from rsafast.inference.models.folds import (
     plan_folds,
     run_folds,
 )
-from rsafast.plotting import method_name
+from rsafast.plotting import given_or_new, method_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -187,10 +188,7 @@ class CrossValidationResult:
         """Draw every model's mean and subjects in every region, over the noise ceiling."""
         from rsafast.inference.models.plot import draw_scores
 
-        if ax is None:
-            import matplotlib.pyplot as plt
-
-            _, ax = plt.subplots(layout="constrained")
+        ax = given_or_new(ax)
         draw_scores(ax, self)
         return ax
 
@@ -343,8 +341,7 @@ def split_stimuli(folds: IntArray, fold: int, n_folds: int) -> tuple[IntArray, I
 
 def check_seed(seed: Any) -> int:
     """`seed` as an int of at least 0."""
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise InvalidInputError(f"seed must be an integer of at least 0, got {seed!r}")
+    check_integers(seed=(seed, 0))
     return int(seed)
 
 

@@ -188,11 +188,9 @@ class ClusterResult:
         alpha : largest family-wise p that gets a bar.
         """
         from rsafast.inference.time.plot import draw_courses
+        from rsafast.plotting import given_or_new
 
-        if ax is None:
-            import matplotlib.pyplot as plt
-
-            _, ax = plt.subplots(layout="constrained")
+        ax = given_or_new(ax)
         draw_courses(ax, self, alpha)
         return ax
 

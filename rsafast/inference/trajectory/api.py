@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from numbers import Integral
 from typing import Any
 
 from numpy.typing import ArrayLike
 
+from rsafast.checks import check_integers
 from rsafast.comparators import get_comparator
 from rsafast.errors import InvalidInputError
 from rsafast.inference.bootstrap.resampled import ResampledComparison
@@ -17,7 +17,7 @@ from rsafast.inference.trajectory.design import Design, Incomplete, Labels, make
 from rsafast.inference.trajectory.resample import check_enough, checked_factors, scores_of
 from rsafast.inference.trajectory.resample import resample as draw_resamples
 from rsafast.inference.trajectory.result import Trajectory
-from rsafast.io.provenance import array_hash, provenance
+from rsafast.io.provenance import input_hashes, provenance
 from rsafast.mask import as_pair_mask
 from rsafast.memory import parse_bytes
 from rsafast.progress import track
@@ -157,24 +157,20 @@ def trajectory(
 
 
 def _provenance(design: Design, started: float) -> dict[str, Any]:
-    return provenance() | {
-        "seconds": time.perf_counter() - started,
-        "sha256_models": array_hash(design.models.vectors),
-        "sha256_brain": array_hash(design.brain.vectors),
-    }
+    return (
+        provenance()
+        | {"seconds": time.perf_counter() - started}
+        | input_hashes(models=design.models.vectors, brain=design.brain.vectors)
+    )
 
 
 def _checked(
     resample: str | Sequence[str], n_resamples: Any, n_permutations: Any, level: Any, seed: Any
 ) -> tuple[str, ...]:
     """The factors in their standard order, after checks of the other numbers."""
-    for name, value, least in (
-        ("n_resamples", n_resamples, 20), ("n_permutations", n_permutations, 0), ("seed", seed, 0),
-    ):  # fmt: skip
-        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-            raise InvalidInputError(
-                f"{name} must be an integer of at least {least}, got {value!r}"
-            )
+    check_integers(
+        n_resamples=(n_resamples, 20), n_permutations=(n_permutations, 0), seed=(seed, 0)
+    )
     if not isinstance(level, int | float) or not 0.5 <= level < 1:
         raise InvalidInputError(f"level must lie from 0.5 to 1, got {level!r}")
     return checked_factors(resample)

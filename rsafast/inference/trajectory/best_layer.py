@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import t
 
+from rsafast.checks import check_integers
 from rsafast.comparators import Comparator, FloatArray, get_comparator, prepare
 from rsafast.errors import InvalidInputError
 from rsafast.inference.bootstrap.draws import STIMULI, draw_counts
@@ -260,12 +260,10 @@ def _check(
 ) -> None:
     if select not in ("stimuli", "subjects"):
         raise InvalidInputError(f"select must be 'stimuli' or 'subjects', got {select!r}")
-    for name, value, least in (
-        ("n_permutations", n_permutations, 0), ("n_splits", n_splits, 1),
-        ("n_resamples", n_resamples, 0), ("seed", seed, 0),
-    ):  # fmt: skip
-        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-            raise InvalidInputError(f"{name} must be an integer of at least {least}, got {value!r}")
+    check_integers(
+        n_permutations=(n_permutations, 0), n_splits=(n_splits, 1), n_resamples=(n_resamples, 0),
+        seed=(seed, 0),
+    )  # fmt: skip
     if 0 < n_resamples < 20:
         raise InvalidInputError(f"n_resamples must be 0 or at least 20, got {n_resamples}")
     if not 0.5 <= level < 1:
