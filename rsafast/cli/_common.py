@@ -75,7 +75,7 @@ def check_output(path: Path | None, option: str, endings: tuple[str, ...]) -> No
             f"{option} {path}: the name must end in {' or '.join(endings)}, "
             f"not in {path.suffix or 'nothing'!r}"
         )
-    from rsafast.io.atomic import check_writable
+    from rsafast_kernels.atomic import check_writable
 
     check_writable(path)
 

@@ -121,8 +121,7 @@ def command(
 
 def _draw(result: BootstrapResult, path: Path) -> None:
     from matplotlib.figure import Figure
-
-    from rsafast.io.atomic import replacing
+    from rsafast_kernels.atomic import replacing
 
     bars = len(result.rules) * len(result.regions)
     figure = Figure(figsize=(max(3.2, 0.6 * bars + 1.4), 3.2), layout="constrained")

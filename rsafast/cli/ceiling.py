@@ -72,7 +72,7 @@ def command(
     ]  # fmt: skip
     written: list[Path] = ctx.obj
     if csv is not None:
-        from rsafast.io.atomic import write_text
+        from rsafast_kernels.atomic import write_text
 
         write_text(csv, _table(results).to_csv(index=False, lineterminator="\n"))
         written.append(csv)

@@ -55,8 +55,7 @@ def command(
     similarity = compare(a, b, method=method, covariates=controls, mask=keep)
     if csv is not None:
         import pandas as pd
-
-        from rsafast.io.atomic import write_text
+        from rsafast_kernels.atomic import write_text
 
         frame = pd.DataFrame(similarity, index=list(a.names), columns=list(b.names))
         write_text(csv, frame.to_csv(index_label="model", lineterminator="\n"))

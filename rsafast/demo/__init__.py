@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rsafast_kernels.atomic import replacing
 
 from rsafast.errors import InvalidInputError
-from rsafast.io.atomic import replacing
 
 if TYPE_CHECKING:
     from rsafast.demo.brain import Brain

@@ -1,6 +1,7 @@
 """Files: RDMs and features of many formats in, HDF5 out (docs/format.md)."""
 
-from rsafast.io.atomic import check_writable
+from rsafast_kernels.atomic import check_writable
+
 from rsafast.io.provenance import array_hash, provenance
 from rsafast.io.readers import Features, read_features, read_rdms
 

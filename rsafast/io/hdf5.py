@@ -9,9 +9,9 @@ from typing import Any, Literal, TypeAlias
 
 import h5py
 import numpy as np
+from rsafast_kernels.atomic import PathInput, replacing
 
 from rsafast.errors import InvalidInputError, RsafastError
-from rsafast.io.atomic import PathInput, replacing
 from rsafast.io.files import checked_file
 
 FORMAT = 1

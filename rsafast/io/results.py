@@ -44,7 +44,7 @@ def save_result(
     """
     path = Path(path)
     if path.suffix == ".csv":
-        from rsafast.io.atomic import write_text
+        from rsafast_kernels.atomic import write_text
 
         write_text(path, result.to_dataframe().to_csv(index=False, lineterminator="\n"))
     elif path.suffix in (".h5", ".hdf5"):

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from rsafast_kernels.atomic import write_text
 
-from rsafast.io.atomic import write_text
 from rsafast.permutation.result import TAIL_NAMES, PermutationResult
 from rsafast.plotting import (
     CORRECTION_NAMES,

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
-from rsafast.errors import InvalidInputError
+from rsafast_kernels.errors import InvalidInputError
 
 PathInput: TypeAlias = str | os.PathLike[str]
 
