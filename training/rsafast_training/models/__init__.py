@@ -1,0 +1,53 @@
+"""Networks: `cnn3` and `vgg5`, chains that every rule trains, and `resnet50`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from rsafast_kernels.errors import InvalidInputError
+
+from rsafast_training.initialisation import Scheme, initialise
+from rsafast_training.models.base import StackedModel
+from rsafast_training.models.chain import Block, Chain
+from rsafast_training.models.cnn3 import Cnn3
+from rsafast_training.models.vgg5 import Vgg5
+
+__all__ = ["MODELS", "Block", "Chain", "StackedModel", "build_model"]
+
+MODELS: dict[str, Callable[..., StackedModel]] = {"cnn3": Cnn3, "vgg5": Vgg5}
+
+
+def build_model(
+    name: str,
+    seeds: Sequence[int],
+    classes: int,
+    *,
+    image_size: int = 32,
+    batch_norm: bool | None = None,
+    init: Scheme = "torch",
+    **options: object,
+) -> StackedModel:
+    """Make and initialise one network a seed.
+
+    Parameters
+    ----------
+    name : "cnn3", "vgg5" or "resnet50"
+    seeds : of the initial weights; one network each
+    classes : number of classes K
+    image_size : side of the training images in pixels
+    batch_norm : with or without; by default as the model was published
+    init : see :func:`rsafast_training.initialisation.initialise`
+    options : further parameters of the model's class
+
+    Raises
+    ------
+    InvalidInputError
+        For an unknown name, and images too small for the model.
+    """
+    if name not in MODELS:
+        raise InvalidInputError(f"model is {name!r}; choose one of {', '.join(MODELS)}")
+    if batch_norm is not None:
+        options["batch_norm"] = batch_norm
+    model = MODELS[name](len(seeds), classes, image_size=image_size, **options)
+    initialise(model, seeds, init)
+    return model
