@@ -1,0 +1,66 @@
+"""STDP for sparse trains: events of one side gather the filtered train of the other (C++)."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rsafast_kernels._native import native
+from rsafast_kernels._threads import num_threads
+from rsafast_kernels.stdp.geometry import Geometry
+from rsafast_kernels.stdp.rule import Term
+
+
+def density(train: Tensor) -> float:
+    """Share of non-zero entries, estimated from at most some 65,000 of them."""
+    step = train.numel() // 65_536 | 1  # odd, so as not to walk down one column
+    sample = train.reshape(-1)[::step]
+    return torch.count_nonzero(sample).item() / max(1, len(sample))
+
+
+def event_side_and_density(pre: Tensor, post: Tensor, geometry: Geometry) -> tuple[str, float]:
+    """Side whose events are fewer additions to walk, and its density."""
+    groups_out, channels_in = geometry.weight_shape[:2]
+    of_pre, of_post = density(pre), density(post)
+    additions_pre = of_pre * pre.numel() * groups_out // geometry.groups
+    additions_post = of_post * post.numel() * channels_in
+    return ("pre", of_pre) if additions_pre <= additions_post else ("post", of_post)
+
+
+def pair_sum(
+    pre: Tensor, post: Tensor, terms: tuple[Term, ...], geometry: Geometry, events: str
+) -> Tensor:
+    """Sum of the terms over time, batch and space: (G * Cout, Cin, kh, kw) float32.
+
+    `events` ("pre" or "post") is the side to walk, where the term leaves the choice.
+    """
+    trains = {"pre": pre.numpy(), "post": post.numpy()}
+    total: Tensor | None = None
+    for term in terms:
+        term = term.on("post" if events == "pre" else "pre")
+        walked = "post" if term.side == "pre" else "pre"
+        part = _gathered(trains[walked], trains[term.side], term, walked, geometry)
+        total = part if total is None else total + part
+    assert total is not None
+    return total
+
+
+def _gathered(
+    events: np.ndarray, other: np.ndarray, term: Term, walked: str, geometry: Geometry
+) -> Tensor:
+    rows, columns = (
+        np.array(geometry.positions(axis, walked), dtype=np.int32) for axis in (0, 1)
+    )
+    width = (geometry.out_size if walked == "pre" else geometry.in_size)[1]
+    rows[rows > 0] *= width
+    groups, (kh, kw) = geometry.groups, geometry.weight_shape[2:]
+    walked_channels, other_channels = events.shape[2] // groups, other.shape[2] // groups
+    out = np.empty((groups, walked_channels, kh * kw, other_channels), dtype=np.float32)
+    trace = term.trace
+    native.stdp_pair_sum(
+        events.reshape(*events.shape[:3], -1),
+        other.reshape(*other.shape[:3], -1),
+        trace.past, trace.past_decay, trace.now, trace.future, trace.future_decay, trace.nearest,
+        rows, columns, out, num_threads(),
+    )  # fmt: skip
+    order = (0, 3, 1, 2) if walked == "pre" else (0, 1, 3, 2)
+    return torch.from_numpy(out.transpose(order).reshape(geometry.weight_shape))
