@@ -13,14 +13,45 @@ from rsafast_training.rules.backprop import Backprop, Untrained
 from rsafast_training.rules.base import Rule, StepResult
 from rsafast_training.rules.feedback import FeedbackAlignment
 
-__all__ = ["RULES", "Rule", "StepResult", "build_rule", "rule_settings"]
+__all__ = [
+    "PROFILES",
+    "RULES",
+    "Rule",
+    "StepResult",
+    "build_rule",
+    "default_regime",
+    "rule_settings",
+]
 
-RULES: dict[str, type[Rule]] = {
-    rule.name: rule for rule in (Untrained, Backprop, FeedbackAlignment)
+RULES: dict[str, dict[str, type[Rule]]] = {
+    "corrected": {rule.name: rule for rule in (Untrained, Backprop, FeedbackAlignment)},
+    "faithful": {},
 }
+PROFILES = tuple(RULES)
 
 
-def rule_settings(rule: str, changes: Mapping[str, Any]) -> Any:
+def rule_class(rule: str, profile: str = "corrected") -> type[Rule]:
+    """Return the class of a rule.
+
+    Raises
+    ------
+    InvalidInputError
+        For an unknown rule or profile.
+    """
+    if profile not in RULES:
+        raise InvalidInputError(f"profile is {profile!r}; choose one of {', '.join(PROFILES)}")
+    known = RULES[profile]
+    if rule not in known:
+        raise InvalidInputError(f"rule is {rule!r}; choose one of {', '.join(known)}")
+    return known[rule]
+
+
+def default_regime(rule: str, profile: str = "corrected") -> str:
+    """Batch-norm regime of a rule where none is asked for."""
+    return rule_class(rule, profile).regime
+
+
+def rule_settings(rule: str, changes: Mapping[str, Any], profile: str = "corrected") -> Any:
     """Settings of a rule: its defaults, with `changes` by name.
 
     Parameters
@@ -28,15 +59,14 @@ def rule_settings(rule: str, changes: Mapping[str, Any]) -> Any:
     rule : name of the rule
     changes : values by the name of the setting; those of the optimiser, such as "lr", are reached
         by their own names
+    profile : "corrected" or "faithful"
 
     Raises
     ------
     InvalidInputError
         For an unknown rule or setting (the message lists the known ones), and a wrong value.
     """
-    if rule not in RULES:
-        raise InvalidInputError(f"rule is {rule!r}; choose one of {', '.join(RULES)}")
-    settings = RULES[rule].Settings()
+    settings = rule_class(rule, profile).Settings()
     for name, value in changes.items():
         settings = _changed(settings, name, value, rule)
     return settings
@@ -72,7 +102,12 @@ def _converted(default: Any, value: Any, name: str) -> Any:
 
 
 def build_rule(
-    rule: str, model: StackedModel, seeds: Sequence[int], settings: Any, epochs: int
+    rule: str,
+    model: StackedModel,
+    seeds: Sequence[int],
+    settings: Any,
+    epochs: int,
+    profile: str = "corrected",
 ) -> Rule:
     """Make the rule that trains `model`; see :func:`rule_settings`."""
-    return RULES[rule](model, seeds, settings, epochs)
+    return rule_class(rule, profile)(model, seeds, settings, epochs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -19,11 +20,7 @@ class GradientRule(Rule):
     """
 
     def __init__(
-        self,
-        model: StackedModel,
-        seeds: Sequence[int],
-        settings: BackpropSettings,
-        epochs: int,
+        self, model: StackedModel, seeds: Sequence[int], settings: Any, epochs: int
     ) -> None:
         super().__init__(model, seeds, settings, epochs)
         self.optimiser = Optimiser(model.parameters(), settings.optimiser, epochs)

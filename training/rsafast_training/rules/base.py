@@ -48,6 +48,8 @@ class Rule(ABC):
 
     name: ClassVar[str]
     Settings: ClassVar[type]
+    regime: ClassVar[str] = "loader"  # of batch norm, where none is asked for
+    batch_statistics = False  # whether networks are evaluated with those of the batch, a defect
 
     def __init__(
         self, model: StackedModel, seeds: Sequence[int], settings: Any, epochs: int

@@ -29,9 +29,9 @@ class FeedbackSettings:
     Attributes
     ----------
     variant : "fa" sends errors back layer by layer through fixed random weights (Lillicrap et al.
-        2016), "dfa" from the output straight to every layer (Nøkland 2016), "sign" through the signs
-        of the forward weights at a fixed size (uniform sign-concordant feedback, Moskovitz et al.
-        2018).
+        2016), "dfa" from the output straight to every layer (Nøkland 2016), "sign" through the
+        signs of the forward weights at a fixed size (uniform sign-concordant feedback, Moskovitz et
+        al. 2018).
     layers : "all", or "conv": the linear layers then use their own weights, as the study did.
     optimiser : as backpropagation's.
     """

@@ -1,0 +1,415 @@
+"""The training loop: one for every rule, model and profile.
+
+Seeds train together as one stacked model or one by one, whichever is faster here; both give the
+same networks but for rounding. Whatever a seed draws depends on the seed and the epoch alone, and
+the state of a group of seeds is stored after every epoch, so that a killed run goes on to the same
+networks, bit for bit on the same machine with the same threads.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from rsafast_kernels.atomic import PathInput, check_writable
+from rsafast_kernels.errors import BackendUnavailableError, InvalidInputError
+from torch import Tensor
+
+from rsafast_training import batchnorm
+from rsafast_training.checkpoints import (
+    RunInfo,
+    checkpoint_path,
+    read_metadata,
+    read_metrics,
+    read_run,
+    read_tensors,
+    write_metrics,
+    write_run,
+    write_tensors,
+)
+from rsafast_training.config import TrainConfig
+from rsafast_training.data import Augment, Batches, ImageData, load_dataset
+from rsafast_training.layers import Dropout
+from rsafast_training.models import StackedModel
+from rsafast_training.randomness import generators
+from rsafast_training.rules import Rule, build_rule, rule_settings
+from rsafast_training.rules.base import prefixed, without_prefix
+
+_TRIAL_STEPS = 3  # of each way of training, after one that warms up
+_N_TRAIN = 8000  # training images where no number is asked for, as in the study
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What the loop says while it runs, after every batch.
+
+    Attributes
+    ----------
+    seeds : those training now.
+    epoch, epochs : counted from 1.
+    step, steps : batches of this epoch.
+    accuracy : mean over seeds since the epoch began, on augmented training batches.
+    test_accuracy : mean over seeds at the last checkpoint, or None.
+    """
+
+    seeds: tuple[int, ...]
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    accuracy: float
+    test_accuracy: float | None
+
+
+Report = Callable[[Progress], None]
+
+
+def train(
+    config: TrainConfig,
+    out: PathInput,
+    *,
+    resume: bool = False,
+    cache_dir: PathInput | None = None,
+    report: Report | None = None,
+) -> Path:
+    """Train every seed of a configuration, keep its checkpoints, and return the run's folder.
+
+    Parameters
+    ----------
+    config : what to train, on what
+    out : folder that holds the runs; this one is ``out/config.name``
+    resume : bool
+        Go on with a run that was interrupted. One that is complete is left as it is.
+    cache_dir : of decoded images, see :func:`rsafast_training.data.load_dataset`
+    report : called after every batch
+
+    Returns
+    -------
+    Path
+        Folder of the run, as :mod:`rsafast_training.checkpoints` describes it.
+
+    Raises
+    ------
+    InvalidInputError
+        For data that cannot be read, a run of that name that exists (without `resume`) or differs
+        (with it), and a folder that cannot be written. Nothing is overwritten.
+    BackendUnavailableError
+        For a device that is not here.
+    """
+    if config.device.startswith("cuda") and not torch.cuda.is_available():
+        raise BackendUnavailableError("device 'cuda' is not available to torch here; use 'cpu'")
+    folder = Path(out) / config.name
+    _check_folder(folder, config, resume)
+    data = load_dataset(config.data, cache_dir=cache_dir, image_size=config.image_size)
+    info = _describe(config, data)
+    groups = _groups(folder, config, info, data)
+    for seeds in groups:
+        _Group(config, info, data, folder, seeds, report).run()
+    return folder
+
+
+def _check_folder(folder: Path, config: TrainConfig, resume: bool) -> None:
+    described = folder / "run.json"
+    if not described.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        check_writable(described)
+        return
+    if not resume:
+        raise InvalidInputError(
+            f"{folder}: holds a run already; go on with it with resume (--resume), or choose "
+            "another name or folder"
+        )
+    stored = TrainConfig.from_json(read_run(folder)[1]["config"])
+    changed = config.differences(stored)
+    if changed:
+        raise InvalidInputError(
+            f"{folder}: was begun with other settings ({'; '.join(changed)}); a run is resumed as "
+            "it began, another one needs another name"
+        )
+
+
+def _describe(config: TrainConfig, data: ImageData) -> RunInfo:
+    height, width = data.image_shape
+    if height != width:
+        raise InvalidInputError(
+            f"images are {height} × {width}; give image_size to make them square"
+        )
+    rule = rule_settings(config.rule, config.settings, config.profile)
+    return RunInfo(
+        name=config.name, rule=config.rule, profile=config.profile, model=config.model,
+        classes=len(data.classes), image_size=height, batch_norm=config.batch_norm,
+        init=config.init, mean=tuple(data.mean), std=tuple(data.std), data=data.name,
+        fingerprint=data.fingerprint, model_options=dict(getattr(rule, "model_options", {})),
+        batch_statistics=bool(getattr(rule, "batch_statistics_at_evaluation", False)),
+    )  # fmt: skip
+
+
+def _groups(
+    folder: Path, config: TrainConfig, info: RunInfo, data: ImageData
+) -> list[tuple[int, ...]]:
+    """Which seeds train together: as stored, or decided now and stored."""
+    if (folder / "run.json").exists():
+        stored_info, stored = read_run(folder)
+        if stored_info != info:
+            raise InvalidInputError(
+                f"{folder}: was begun on other data ({stored_info.data}, "
+                f"{stored_info.fingerprint}) or a version that describes runs otherwise; "
+                "choose another name"
+            )
+        return [tuple(group) for group in stored["groups"]]
+    together, reason = _stacking(config, info, data)
+    groups: list[tuple[int, ...]] = [config.seeds]
+    if not together:
+        groups = [(seed,) for seed in config.seeds]
+    write_run(
+        folder, info, config=config.to_json(), groups=groups, stacking=reason,
+        classes=list(data.classes), versions=_versions(),
+    )  # fmt: skip
+    return groups
+
+
+def _versions() -> dict[str, Any]:
+    return {
+        "rsafast": version("rsafast"),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _stacking(config: TrainConfig, info: RunInfo, data: ImageData) -> tuple[bool, str]:
+    """Whether the seeds train together, and why."""
+    if len(config.seeds) == 1 or not config.epochs:
+        return True, "one seed, or nothing to train"
+    if config.stack != "auto":
+        return config.stack == "together", f"asked for: {config.stack}"
+    together = _seconds_a_step(config, info, data, config.seeds)
+    alone = _seconds_a_step(config, info, data, config.seeds[:1]) * len(config.seeds)
+    said = (
+        f"{len(config.seeds)} seeds take {1e3 * together:.1f} ms a step together, "
+        f"{1e3 * alone:.1f} ms one by one"
+    )
+    return together < alone, said
+
+
+def _seconds_a_step(
+    config: TrainConfig, info: RunInfo, data: ImageData, seeds: Sequence[int]
+) -> float:
+    """Quickest of a few steps of a model that is thrown away."""
+    model, rule = _make(config, info, seeds)
+    batches = _batches(config, data, seeds).epoch(seeds, 1)
+    start_epoch(model, rule, 1)
+    best = float("inf")
+    for _, (images, labels) in zip(range(1 + _TRIAL_STEPS), batches, strict=False):
+        started = time.perf_counter()
+        rule.step(images, labels)
+        _finish(config.device)
+        best = min(best, time.perf_counter() - started)
+    return best
+
+
+def _finish(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+def _make(config: TrainConfig, info: RunInfo, seeds: Sequence[int]) -> tuple[StackedModel, Rule]:
+    model = info.build(seeds).to(config.device)
+    for norm in model.batch_norms().values():
+        norm.frozen = config.batch_norm == "frozen"
+    settings = rule_settings(config.rule, config.settings, config.profile)
+    rule = build_rule(config.rule, model, seeds, settings, config.epochs, config.profile)
+    return model, rule
+
+
+def _batches(config: TrainConfig, data: ImageData, seeds: Sequence[int]) -> Batches:
+    n = config.n_train or min(_N_TRAIN, len(data.train_images))
+    of = {seed: config.seeds[0] if config.subset == "shared" else seed for seed in seeds}
+    return Batches(
+        data, {seed: data.subset(n, chosen) for seed, chosen in of.items()},
+        batch_size=config.batch_size, augment=Augment() if config.augment else None,
+        device=config.device,
+    )  # fmt: skip
+
+
+def start_epoch(model: StackedModel, rule: Rule, epoch: int) -> None:
+    """Training mode, with everything drawn at this epoch set from the seeds and the epoch."""
+    model.train()
+    for name, module in model.named_modules():
+        if isinstance(module, Dropout):
+            module.generators = generators(rule.seeds, f"dropout/{name}", epoch)
+    rule.start_epoch(epoch)
+
+
+class _Group:
+    """Seeds that train together."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        info: RunInfo,
+        data: ImageData,
+        folder: Path,
+        seeds: tuple[int, ...],
+        report: Report | None,
+    ) -> None:
+        self.config, self.info, self.folder, self.seeds = config, info, folder, seeds
+        self.report = report
+        self.batches = _batches(config, data, seeds)
+        self.model, self.rule = _make(config, info, seeds)
+        self.initial = {n: w.detach().clone() for n, w in self.model.weights().items()}
+        self.untrained = info.build(seeds).to(config.device)
+        self.rows: list[list[dict[str, float]]] = [[] for _ in seeds]
+        self.test_accuracy: float | None = None
+        self.state = folder / f"state-seed-{'-'.join(map(str, seeds))}.safetensors"
+
+    def run(self) -> None:
+        """Train from where the stored state stands to the last epoch."""
+        for seed in self.seeds:
+            (self.folder / f"seed-{seed}").mkdir(exist_ok=True)
+        done = self._resume()
+        if done is None:
+            return
+        if done < 0:
+            self._begin()
+        for epoch in range(max(done, 0) + 1, self.config.epochs + 1):
+            started = time.perf_counter()
+            loss, accuracy = self._epoch(epoch)
+            seconds = time.perf_counter() - started
+            self._close(epoch, train_loss=loss, train_accuracy=accuracy, seconds=seconds)
+        self.state.unlink(missing_ok=True)
+
+    def _begin(self) -> None:
+        """Epoch 0: statistics that stay fixed are measured, the untrained networks kept."""
+        if self.config.batch_norm == "frozen":
+            for model in (self.model, self.untrained):
+                batchnorm.set_statistics(model, self._clean_statistics(model))
+        self._close(0)
+
+    def _epoch(self, epoch: int) -> tuple[Tensor, Tensor]:
+        """Mean loss and accuracy of every seed, (S,), over the batches of an epoch."""
+        start_epoch(self.model, self.rule, epoch)
+        loss, correct, seen = torch.zeros(len(self.seeds)), torch.zeros(len(self.seeds)), 0
+        steps = len(self.batches)
+        for step, (images, labels) in enumerate(self.batches.epoch(self.seeds, epoch), start=1):
+            result = self.rule.step(images, labels)
+            loss += result.loss.cpu()
+            correct += result.correct.cpu()
+            seen += labels.shape[-1]
+            if self.report is not None:
+                accuracy = float(correct.mean()) / seen
+                self.report(
+                    Progress(
+                        self.seeds, epoch, self.config.epochs, step, steps, accuracy,
+                        self.test_accuracy,
+                    )
+                )  # fmt: skip
+        if not loss.isfinite().all():
+            seed = self.seeds[int((~loss.isfinite()).nonzero()[0, 0])]
+            raise InvalidInputError(
+                f"the loss of seed {seed} is not finite at epoch {epoch}; use a smaller lr. "
+                f"Checkpoints up to the epoch before are in {self.folder}"
+            )
+        return loss / steps, correct / seen
+
+    def _close(self, epoch: int, **measured: Tensor | float) -> None:
+        """Keep what an epoch left: checkpoint, metrics, and last the state to resume from."""
+        figures: dict[str, Tensor | float] = {**measured, **self._drift()}
+        figures |= self.rule.diagnostics() if epoch else {}
+        if epoch in self.config.checkpoints:
+            figures["test_accuracy"] = tested = self._checkpoint(epoch)
+            self.test_accuracy = float(tested.mean())
+        for index, (seed, rows) in enumerate(zip(self.seeds, self.rows, strict=True)):
+            row = {n: float(v[index] if isinstance(v, Tensor) else v) for n, v in figures.items()}
+            rows.append({"epoch": float(epoch), **row})
+            write_metrics(self.folder / f"seed-{seed}" / "metrics.h5", rows)
+        if epoch < self.config.epochs:  # else the checkpoint says that all is done
+            tensors = prefixed("model", self.model.state_dict())
+            tensors |= prefixed("rule", self.rule.state_tensors())
+            write_tensors(self.state, tensors, epoch=epoch)
+
+    def _resume(self) -> int | None:
+        """Epoch that the stored state stands at, -1 for none, None where all is done."""
+        last = self.config.epochs
+        if not self.state.is_file():
+            kept = [checkpoint_path(self.folder, seed, last).is_file() for seed in self.seeds]
+            return None if all(kept) else -1
+        epoch = int(read_metadata(self.state)["epoch"])
+        tensors = read_tensors(self.state)
+        self.model.load_state_dict(without_prefix("model", tensors))
+        self.rule.load_state_tensors(without_prefix("rule", tensors))
+        for index, seed in enumerate(self.seeds):
+            stored = read_metrics(self.folder / f"seed-{seed}" / "metrics.h5")
+            self.rows[index] = [row for row in stored if row["epoch"] <= epoch]
+        if self.config.batch_norm == "frozen":
+            batchnorm.set_statistics(self.untrained, batchnorm.statistics_of(self.model))
+        return epoch
+
+    def _drift(self) -> dict[str, Tensor]:
+        """Norm of the change of every layer's weights since initialisation, over their norm."""
+        return {
+            f"drift/{name}": (weight.detach() - self.initial[name]).flatten(1).norm(dim=1).cpu()
+            / self.initial[name].flatten(1).norm(dim=1).cpu()
+            for name, weight in self.model.weights().items()
+        }
+
+    def _checkpoint(self, epoch: int) -> Tensor:
+        """Write the networks with the statistics of every regime; return test accuracies, (S,)."""
+        own = self._regimes(self.model, epoch)
+        control = self._regimes(self.untrained, epoch) if epoch else {}  # it is the network itself
+        regime = self.config.batch_norm
+        fixed = own.get(regime) or batchnorm.statistics_of(self.model)
+        if regime == "identity":
+            fixed = batchnorm.identity_statistics(self.model)
+        for index, seed in enumerate(self.seeds):
+            tensors = self.model.seed_state(index)
+            for source, regimes in (("statistics", own), ("control", control)):
+                for word, statistics in regimes.items():
+                    held = {name: value[index] for name, value in statistics.items()}
+                    tensors |= prefixed(f"{source}/{word}", held)
+            write_tensors(
+                checkpoint_path(self.folder, seed, epoch), tensors, rule=self.config.rule,
+                profile=self.config.profile, seed=seed, epoch=epoch, model=self.config.model,
+                batch_norm=regime,
+            )  # fmt: skip
+        with batchnorm.evaluated_with(self.model, fixed):
+            return accuracy(self.model, self.batches.clean("test"))
+
+    def _regimes(self, model: StackedModel, epoch: int) -> dict[str, batchnorm.Statistics]:
+        """Statistics under which a network can be evaluated, by regime ("identity" needs none)."""
+        if self.config.batch_norm in ("frozen", "none") or not model.batch_norms():
+            return {}
+        if model is self.model or not epoch:
+            loader = batchnorm.statistics_of(model)
+        else:
+            loader = batchnorm.measured_statistics(
+                model, (x for x, _ in self.batches.epoch(self.seeds, epoch)), momentum=0.1
+            )
+        return {"loader": loader, "clean": self._clean_statistics(model)}
+
+    def _clean_statistics(self, model: StackedModel) -> batchnorm.Statistics:
+        size = self.config.batch_size
+        batches = self.batches.clean_subsets(self.seeds, size)
+        # Batches count alike, so that a smaller last one would count too much.
+        images = (x for x, _ in batches if x.shape[1] == size)
+        return batchnorm.measured_statistics(model, images, momentum=None)
+
+
+@torch.no_grad()
+def accuracy(model: StackedModel, batches: Iterator[tuple[Tensor, Tensor]]) -> Tensor:
+    """Share of images classified correctly by every seed, (S,), in the model's present mode."""
+    correct, seen = torch.zeros(model.seeds, dtype=torch.int64), 0
+    for images, labels in batches:
+        chosen = model(images).argmax(-1)
+        correct += (chosen == labels).sum(-1).cpu()
+        seen += labels.shape[-1]
+    return correct.double() / seen
+
+
