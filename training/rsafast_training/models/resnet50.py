@@ -21,7 +21,7 @@ _EXPANSION = 4  # channels that leave a block, over those inside
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions around a shortcut; (N, S·in, H, W) to (N, S·4·width, H', W')."""
+    """1x1, 3x3 and 1x1 convolutions beside a shortcut; (N, S·in, H, W) to (N, S·4·width, ...)."""
 
     def __init__(self, seeds: int, channels: int, width: int, stride: int) -> None:
         super().__init__()
@@ -52,13 +52,14 @@ class ResNet50(StackedModel):
     seeds : int
         S, the number of networks.
     classes : int
+    image_size : pixels; of no effect, since the last maps are averaged whatever their size.
     blocks : of each of the four stages.
     width : channels of the stem.
 
     Attributes
     ----------
-    layer_names : "relu" and "maxpool" of the stem, the stages "layer1" to "layer4" (after their last
-        ReLU), "avgpool" and the logits "fc".
+    layer_names : "relu" and "maxpool" of the stem, the stages "layer1" to "layer4" (after their
+        last ReLU), "avgpool" and the logits "fc".
     """
 
     name = "resnet50"
@@ -71,6 +72,7 @@ class ResNet50(StackedModel):
         seeds: int = 1,
         classes: int = 1000,
         *,
+        image_size: int = 224,
         blocks: tuple[int, int, int, int] = (3, 4, 6, 3),
         width: int = 64,
     ) -> None:
@@ -93,7 +95,7 @@ class ResNet50(StackedModel):
         return OrderedDict(self._pass(images))["fc"]
 
     def features(self, images: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-        """Activations by name, (S, N, C, H, W) or (S, N, F); the pass ends at the last one wanted."""
+        """Activations, (S, N, C, H, W) or (S, N, F); the pass ends at the last one wanted."""
         self.check_layers(names)
         found: dict[str, Tensor] = {}
         for name, x in self._pass(images):
