@@ -35,22 +35,27 @@ def cifar10(path: Path) -> Source:
     """Return the source of a folder of batches, the folder that holds it, or a .tar.gz."""
     if path.is_file():
         return Source("cifar10", {"archive": path}, lambda: _read_archive(path))
-    for folder in (path, *(path / name for name in _FOLDERS)):
-        for suffix in (".bin", ""):
-            if (folder / f"data_batch_1{suffix}").is_file():
-                return _folder_source(folder, suffix)
-    raise InvalidInputError(
-        f"{path}: no CIFAR-10 here; expected data_batch_1.bin or data_batch_1 in it or in "
-        f"{' or '.join(_FOLDERS)}, or the .tar.gz itself"
-    )
-
-
-def _folder_source(folder: Path, suffix: str) -> Source:
+    batches = find_batches(path)
+    if batches is None:
+        raise InvalidInputError(
+            f"{path}: no CIFAR-10 here; expected data_batch_1.bin or data_batch_1 in it or in "
+            f"{' or '.join(_FOLDERS)}, or the .tar.gz itself"
+        )
+    folder, suffix = batches
     files = {name: folder / name for name in _members(suffix)}
     for file in files.values():
         if not file.is_file():
             raise InvalidInputError(f"{file}: is missing; unpack the CIFAR-10 archive again")
     return Source("cifar10", files, lambda: _read(str(folder), suffix, _reader(files)))
+
+
+def find_batches(path: Path) -> tuple[Path, str] | None:
+    """Return the folder of the batches, `path` or one in it, and the ending of their names."""
+    for folder in (path, *(path / name for name in _FOLDERS)):
+        for suffix in (".bin", ""):
+            if (folder / f"data_batch_1{suffix}").is_file():
+                return folder, suffix
+    return None
 
 
 def _members(suffix: str) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from rsafast_kernels.errors import InvalidInputError
 
 from rsafast_training.data.cache import load_cached
-from rsafast_training.data.cifar10 import cifar10
+from rsafast_training.data.cifar10 import cifar10, find_batches
 from rsafast_training.data.decode import Decoded, Progress, decode
 from rsafast_training.data.digits import digits
 from rsafast_training.data.folder import folder
@@ -183,7 +183,7 @@ def _source(spec: PathInput, test_fraction: float, split_seed: int) -> Source:
 def _guess(text: str) -> str:
     path = Path(text).expanduser()
     if path.is_dir():
-        return "cifar10" if any(path.rglob("data_batch_1*")) else "folder"
+        return "folder" if find_batches(path) is None else "cifar10"
     if path.is_file() and path.suffix == ".npz":
         return "npz"
     if path.is_file() and path.name.endswith((".tar.gz", ".tgz")):
