@@ -2,8 +2,9 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -11,11 +12,18 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 _PATIENCE = 1.0  # seconds of work before a bar appears
 
 
+class Advance(Protocol):
+    """Call it with the number of items done since its last call, and perhaps a short note."""
+
+    def __call__(self, items: int, note: str = "") -> None:
+        """Move the bar."""
+
+
 @contextmanager
-def track(total: int, what: str, enabled: bool) -> Iterator[Callable[[int], None]]:
+def track(total: int, what: str, enabled: bool) -> Iterator[Advance]:
     """Yield a function to call with the number of items done since its last call."""
     if not enabled or not sys.stderr.isatty():
-        yield lambda _: None
+        yield lambda items, note="": None
         return
     columns = (
         TextColumn("{task.description}"),
@@ -23,12 +31,13 @@ def track(total: int, what: str, enabled: bool) -> Iterator[Callable[[int], None
         TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
     )
     bar = Progress(*columns, console=Console(stderr=True), transient=True)
-    task = bar.add_task(what, total=total, rate="")
+    task = bar.add_task(what, total=total, rate="", note="")
     start, shown, done = time.monotonic(), False, 0
 
-    def advance(items: int) -> None:
+    def advance(items: int, note: str = "") -> None:
         nonlocal shown, done
         done += items
         elapsed = time.monotonic() - start
@@ -36,7 +45,7 @@ def track(total: int, what: str, enabled: bool) -> Iterator[Callable[[int], None
             bar.start()
             shown = True
         if shown:
-            bar.update(task, completed=done, rate=f"{done / elapsed:,.0f}/s")
+            bar.update(task, completed=done, rate=f"{done / elapsed:,.0f}/s", note=note)
 
     try:
         yield advance

@@ -243,6 +243,19 @@ class RDMs:
             result = result._with_stimuli(stimulus_positions(self, stimuli))
         return result
 
+    def with_descriptors(self, descriptors: Mapping[str, Any]) -> RDMs:
+        """Add descriptors, each a sequence of k str, int, float or bool, or replace them.
+
+        Raises
+        ------
+        InvalidInputError
+            For a sequence of another length or kind, and a name that cannot be used.
+        """
+        return self._build(
+            self._vectors, self._labels, self._names, self._measure,
+            {**self._descriptors, **descriptors}, self._missing,
+        )  # fmt: skip
+
     def _with_rdms(self, keep: NDArray[np.int64]) -> RDMs:
         return self._build(
             self._vectors[keep],

@@ -1,4 +1,4 @@
-"""The command line: ``rsafast demo | rdm | compare | test | bootstrap | ceiling | doctor``.
+"""The command line ``rsafast``.
 
 Each command lives in a module of its own and imports the analysis inside its function, so that
 ``rsafast --help`` stays quick. Results go to stdout, progress and messages to stderr.
@@ -16,7 +16,7 @@ from pathlib import Path
 import typer
 from typer.main import get_command
 
-from rsafast.cli import bootstrap, ceiling, compare, demo, doctor, rdm, test
+from rsafast.cli import bootstrap, ceiling, compare, demo, doctor, features, rdm, test, train
 from rsafast.errors import RsafastError
 
 app = typer.Typer(
@@ -28,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (demo, rdm, compare, test, bootstrap, ceiling, doctor):
+for module in (demo, rdm, compare, test, bootstrap, ceiling, train, features, doctor):
     app.command(module.NAME, help=module.HELP, epilog=module.EXAMPLE)(module.command)
 
 # Every usage error of Typer derives from this class, in the versions with click inside and outside.

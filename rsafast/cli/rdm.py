@@ -54,7 +54,7 @@ def command(
     """Read, compute, write."""
     _common.check_output(out, "--out", (".h5", ".hdf5"))
     from rsafast.features import compute_rdms
-    from rsafast.io import read_features
+    from rsafast.io import read_descriptors, read_features
 
     layers, own_labels = read_features(features, key=key)
     rdms = compute_rdms(
@@ -65,6 +65,7 @@ def command(
         noise_precision=None if precision is None else _common.read_array(precision, "--precision"),
         folds=None if folds is None else _common.read_groups(folds, "--folds"),
     )
+    rdms = rdms.with_descriptors(read_descriptors(features, layers))
     rdms.save(out)
     ctx.obj.append(out)
     _common.say(f"wrote {out}: {rdms.n_rdms} RDMs of {rdms.n_stimuli} stimuli, {metric}")

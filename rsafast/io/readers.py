@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -148,6 +148,37 @@ def read_features(path: PathInput, *, key: str | None = None) -> Features:
             f"{file}: holds no feature matrix (stimuli, features); it holds {listing(entries)}"
         )
     return Features(layers, _feature_labels(file, entries, layers))
+
+
+def read_descriptors(path: PathInput, layers: Iterable[str]) -> dict[str, list[Any]]:
+    """What a feature file says about its layers: attributes that all of them have.
+
+    Parameters
+    ----------
+    path : str or Path
+        As for :func:`read_features`; only HDF5 files say anything.
+    layers : names of the layers, as :func:`read_features` gives them
+
+    Returns
+    -------
+    dict
+        Attribute to one value a layer (str, int, float or bool), such as "rule", "seed", "epoch"
+        and "layer" for features of ``rsafast features``: descriptors of RDMs.
+    """
+    file_path = checked_file(path)
+    if file_path.suffix.lower() not in HDF5_SUFFIXES:
+        return {}
+    with open_hdf5(file_path) as file:
+        said = [dict(file[layer].attrs) for layer in layers]
+    shared = [key for key in (said[0] if said else ()) if all(key in one for one in said)]
+    columns = {key: [_plain_attribute(one[key]) for one in said] for key in shared}
+    return {key: values for key, values in columns.items() if None not in values}
+
+
+def _plain_attribute(value: Any) -> str | int | float | bool | None:
+    """The value of an HDF5 attribute, None if it is an array or of another kind."""
+    value = value.item() if isinstance(value, np.generic) else value
+    return value if isinstance(value, str | int | float | bool) else None
 
 
 def _is_layer(name: str, entry: Entry, key: str | None) -> bool:

@@ -17,8 +17,17 @@ import scipy.io
 from scipy.spatial.distance import squareform
 
 from rsafast._condensed import n_pairs
+from rsafast.cli import main
 from rsafast.errors import InvalidInputError
-from rsafast.io import array_hash, check_writable, hdf5, provenance, read_features, read_rdms
+from rsafast.io import (
+    array_hash,
+    check_writable,
+    hdf5,
+    provenance,
+    read_descriptors,
+    read_features,
+    read_rdms,
+)
 from rsafast.rdms import RDMs
 
 UNICODE = ("Äpfel", "猫", "naïve dog", "🦆", "a,b", 'quo"te')
@@ -594,3 +603,22 @@ class TestPublishedFiles:
             read_features(data_dir / "cifar10" / "resnet20-12fca82f.th")
         with pytest.raises(InvalidInputError, match="no number"):
             read_features(data_dir / "things" / "item_names.tsv")
+
+
+# ---- descriptors of layers ---------------------------------------------------------------------
+
+
+def test_what_a_feature_file_says_of_its_layers_becomes_descriptors_of_the_rdms(tmp_path):
+    x = np.random.default_rng(0).normal(size=(2, 6, 3))
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        for epoch, values in zip((0, 40), x, strict=True):
+            layer = file.create_dataset(f"bp/seed-1/epoch-{epoch:03d}/conv1", data=values)
+            layer.attrs.update({"rule": "bp", "seed": 1, "epoch": epoch, "map_shape": [3, 1, 1]})
+        layer.attrs["only_here"] = 1
+    main(["rdm", str(tmp_path / "f.h5"), "-o", str(tmp_path / "r.h5")])
+    described = RDMs.load(tmp_path / "r.h5").descriptors
+    assert {key: values.tolist() for key, values in described.items()} == {
+        "rule": ["bp", "bp"], "seed": [1, 1], "epoch": [0, 40],
+    }  # fmt: skip
+    np.savez(tmp_path / "f.npz", conv1=x[0])
+    assert read_descriptors(tmp_path / "f.npz", ["conv1"]) == {}

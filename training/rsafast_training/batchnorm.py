@@ -109,13 +109,25 @@ def _measuring(model: StackedModel, momentum: float | None) -> Iterator[None]:
 
 
 @contextmanager
-def evaluated_with(model: StackedModel, statistics: Mapping[str, Tensor]) -> Iterator[None]:
-    """Evaluation mode with the statistics given; mode and statistics are restored afterwards."""
+def evaluated_with(
+    model: StackedModel, statistics: Mapping[str, Tensor], *, by_batch: bool = False
+) -> Iterator[None]:
+    """Evaluation mode with the statistics given, or `by_batch` those of every batch.
+
+    Mode and statistics are restored afterwards.
+    """
+    norms = list(model.batch_norms().values())
     before, training = statistics_of(model), model.training
+    tracked = [norm.num_batches_tracked.clone() for norm in norms]
     set_statistics(model, statistics)
     model.eval()
+    for norm in norms:
+        norm.batch_statistics = by_batch
     try:
         yield
     finally:
         set_statistics(model, before)
         model.train(training)
+        for norm, count in zip(norms, tracked, strict=True):
+            norm.batch_statistics = False
+            norm.num_batches_tracked.copy_(count)

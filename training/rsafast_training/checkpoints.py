@@ -12,8 +12,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,27 +79,34 @@ class Checkpoint:
     path : the file.
     info : of its run.
     seed, epoch : which network.
+    control : bool
+        The untrained network of the same seed instead, with batch-norm statistics from the same
+        source as the trained network's.
     """
 
     path: Path
     info: RunInfo
     seed: int
     epoch: int
+    control: bool = False
+
+    @property
+    def has_control(self) -> bool:
+        """Whether there is a control beside the checkpoint before training."""
+        return self.epoch > 0 and self.info.batch_norm in ("loader", "clean")
 
     @property
     def sha256(self) -> str:
         """First 16 hex digits of the hash of the file."""
         return hashlib.sha256(self.path.read_bytes()).hexdigest()[:16]
 
-    def load(self, regime: str | None = None, *, control: bool = False) -> StackedModel:
+    def load(self, regime: str | None = None) -> StackedModel:
         """Build the network, in evaluation mode.
 
         Parameters
         ----------
         regime : "loader", "clean" or "identity"
             Batch-norm statistics to evaluate with; by default those of the run's own regime.
-        control : bool
-            The untrained network of the same seed, with statistics from the same source.
 
         Raises
         ------
@@ -107,15 +114,14 @@ class Checkpoint:
             For a damaged file, a file of another model or version, and a regime it does not hold.
         """
         tensors = read_tensors(self.path)
-        control = control and self.epoch > 0  # before training, the network is its own control
-        weights = read_tensors(self._initial()) if control else tensors
+        weights = read_tensors(self._initial()) if self.control else tensors
         model = self.info.build([self.seed])
         state = {n: t for n, t in weights.items() if not n.startswith(_EXTRA)}
         model.load_seed_state(0, state, str(self.path))
-        self._set_regime(model, tensors, regime, "control" if control else "statistics")
+        self._set_regime(model, tensors, regime)
         model.eval()
         for norm in model.batch_norms().values():
-            norm.batch_statistics = self.info.batch_statistics and not control and regime is None
+            norm.batch_statistics = self.info.batch_statistics and not self.control and not regime
         return model
 
     def _initial(self) -> Path:
@@ -129,7 +135,7 @@ class Checkpoint:
         return path
 
     def _set_regime(
-        self, model: StackedModel, tensors: Mapping[str, Tensor], regime: str | None, source: str
+        self, model: StackedModel, tensors: Mapping[str, Tensor], regime: str | None
     ) -> None:
         """Set the statistics of a regime; the stored running ones serve where it has no choice."""
         fixed = self.info.batch_norm in ("frozen", "none")
@@ -148,7 +154,7 @@ class Checkpoint:
         if wanted == "identity":
             set_statistics(model, identity_statistics(model))
             return
-        start = f"{source}/{wanted}/"
+        start = f"{'control' if self.control else 'statistics'}/{wanted}/"
         held = {n.removeprefix(start): t[None] for n, t in tensors.items() if n.startswith(start)}
         if not held:
             raise InvalidInputError(f"{self.path}: holds no statistics of the regime {wanted!r}")
@@ -294,9 +300,39 @@ def run_seeds(run: Path) -> list[int]:
     return sorted(int(match[1]) for match in names if match)
 
 
-def find_checkpoints(folder: PathInput) -> Iterator[Checkpoint]:
-    """All checkpoints of the runs below a folder: by run, seed and epoch."""
-    for run, info in find_runs(folder):
-        for seed in run_seeds(run):
-            for path in sorted((run / f"seed-{seed}").glob("epoch-*.safetensors")):
-                yield Checkpoint(path, info, seed, int(path.stem.removeprefix("epoch-")))
+def find_checkpoints(
+    folder: PathInput, *, controls: bool = False, epochs: Sequence[int] | None = None
+) -> list[Checkpoint]:
+    """Checkpoints of the runs below a folder: by run, seed and epoch.
+
+    Parameters
+    ----------
+    folder : of one run, or of several
+    controls : bool
+        Also, after every checkpoint, its untrained control. Networks without statistics of their
+        training batches have one control, the checkpoint before training, and get no other.
+    epochs : those wanted; all by default
+
+    Raises
+    ------
+    InvalidInputError
+        For a folder without checkpoints, and an epoch that no run has.
+    """
+    found = [
+        Checkpoint(path, info, seed, int(path.stem.removeprefix("epoch-")))
+        for run, info in find_runs(folder)
+        for seed in run_seeds(run)
+        for path in sorted((run / f"seed-{seed}").glob("epoch-*.safetensors"))
+    ]
+    known = sorted({c.epoch for c in found})
+    missing = sorted(set(epochs or ()) - set(known))
+    if not found or missing:
+        raise InvalidInputError(
+            f"{folder}: has no checkpoint{f' of epoch {missing[0]}' if missing else ''}; "
+            f"it has those of epochs {', '.join(map(str, known)) or '(none)'}"
+        )
+    wanted = [c for c in found if epochs is None or c.epoch in epochs]
+    if not controls:
+        return wanted
+    pairs = ((c, replace(c, control=True)) if c.has_control else (c,) for c in wanted)
+    return [checkpoint for pair in pairs for checkpoint in pair]

@@ -77,6 +77,10 @@ class TrainConfig:
         resolved = rule_settings(self.rule, self.settings, self.profile)
         if self.model not in MODELS:
             raise InvalidInputError(f"model is {self.model!r}; choose one of {', '.join(MODELS)}")
+        if self.profile == "faithful" and self.model != "cnn3":
+            raise InvalidInputError(
+                f"profile 'faithful' is the study's, whose model is cnn3, got {self.model!r}"
+            )
         if self.stack not in get_args(Stack):
             raise InvalidInputError(f"stack is {self.stack!r}; choose auto, together or one-by-one")
         if self.subset not in ("per-seed", "shared"):

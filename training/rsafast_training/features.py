@@ -16,7 +16,7 @@ import json
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -30,6 +30,7 @@ from rsafast_kernels.atomic import PathInput, replacing
 from rsafast_kernels.errors import InvalidInputError
 from torch import Tensor, nn
 
+from rsafast_training.checkpoints import Checkpoint
 from rsafast_training.models.base import StackedModel
 from rsafast_training.stimuli import Pixels, Preprocess, Stimuli
 
@@ -51,8 +52,11 @@ class Checkpointed:
     rule : learning rule, such as "bp"; None where the network was not trained here.
     seeds : one number a network of the stack.
     epoch : epochs trained.
-    variant : "trained", or another word such as "control" for what stands beside it.
-    record : more attributes of its datasets: batch-norm regime, hash of the checkpoint, ...
+    variant : "trained", or "control" for the untrained network beside it.
+    regime : batch-norm statistics, where they are not those of the run.
+    run : what groups its datasets; `rule` by default.
+    mean, std : of the images it was trained on; those of the preprocessing by default.
+    record : more attributes of its datasets.
     """
 
     model: nn.Module
@@ -60,6 +64,10 @@ class Checkpointed:
     seeds: tuple[int, ...] = (0,)
     epoch: int | None = None
     variant: str = "trained"
+    regime: str | None = None
+    run: str | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
     record: Mapping[str, str | int | float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -69,19 +77,65 @@ class Checkpointed:
                 f"seeds must hold {expected} different numbers, one a network, got {self.seeds}"
             )
 
+    @classmethod
+    def load(cls, checkpoint: Checkpoint, regime: str | None = None) -> Checkpointed:
+        """Load a checkpoint of a run of ours, as :meth:`Checkpoint.load` does."""
+        info = checkpoint.info
+        return cls(
+            checkpoint.load(regime),
+            info.rule,
+            (checkpoint.seed,),
+            checkpoint.epoch,
+            "control" if checkpoint.control else "trained",
+            regime,
+            info.name,
+            _three(info.mean),
+            _three(info.std),
+            {
+                "profile": info.profile,
+                "model": info.model,
+                "batch_norm": regime or info.batch_norm,
+                "trained_on": info.data,
+                "sha256_checkpoint": checkpoint.sha256,
+            },
+        )
+
     def group(self, seed: int) -> str:
         """Path of the group of one seed: "bp/seed-0/epoch-040", "bp-control/seed-0/epoch-040"."""
-        if self.rule is None:
-            return "" if self.variant == "trained" else self.variant
-        rule = self.rule if self.variant == "trained" else f"{self.rule}-{self.variant}"
-        return f"{rule}/seed-{seed}" + ("" if self.epoch is None else f"/epoch-{self.epoch:03d}")
+        below = (f"seed-{seed}", _epoch_name(self.epoch)) if self.run or self.rule else ()
+        return "/".join(filter(None, (self._root, *below)))
+
+    @property
+    def _root(self) -> str:
+        variant = None if self.variant == "trained" else self.variant
+        return "-".join(filter(None, (self.run or self.rule, variant, self.regime)))
 
     def attributes(self, seed: int) -> dict[str, str | int | float]:
-        """What the datasets of one seed say about their network."""
-        said = {"rule": self.rule, "seed": seed, "epoch": self.epoch, "variant": self.variant}
-        return {k: v for k, v in said.items() if v is not None and self.rule is not None} | dict(
-            self.record
-        )
+        """What the datasets of one seed say about their network.
+
+        "rule" is the run, a control's or a regime's by a name of its own, so that analyses which
+        group networks by "rule" keep them apart.
+        """
+        said = {
+            "rule": self._root, "seed": seed, "epoch": self.epoch,
+            "learning_rule": self.rule, "variant": self.variant,
+        }  # fmt: skip
+        known = {} if self.rule is None else {k: v for k, v in said.items() if v is not None}
+        return known | dict(self.record)
+
+    def preprocess(self, step: Preprocess) -> Preprocess:
+        """`step` with the mean and standard deviation of this network."""
+        mean = step.mean if self.mean is None else self.mean
+        return replace(step, mean=mean, std=step.std if self.std is None else self.std)
+
+
+def _epoch_name(epoch: int | None) -> str:
+    return "" if epoch is None else f"epoch-{epoch:03d}"
+
+
+def _three(values: Sequence[float]) -> tuple[float, float, float]:
+    red, green, blue = values
+    return red, green, blue
 
 
 def extract_features(
@@ -198,7 +252,8 @@ def features_of_checkpoints(
             )
             for step, images in zip(steps, pixels, strict=True):
                 folder = f"size-{step.size:03d}" if len(steps) > 1 else ""
-                _write(file, checkpoint, run, step, images, stimuli.labels, folder, progress)
+                own = checkpoint.preprocess(step)
+                _write(file, checkpoint, run, own, images, stimuli.labels, folder, progress)
             count += 1
         if not count:
             raise InvalidInputError("checkpoints holds no network; nothing was written")
@@ -224,8 +279,9 @@ def _write(
                     datasets[layer, s] = _new_dataset(file, name, len(images), values.shape[-1])
                     datasets[layer, s].attrs.update(
                         checkpoint.attributes(seed)
-                        | {"layer": layer, "size": step.size, "pooling": run.pooling}
-                        | {"map_shape": map_shape, "batch_statistics": run.batch_statistics}
+                        | {"layer": layer, "size": step.size, "mean": step.mean, "std": step.std}
+                        | {"pooling": run.pooling, "map_shape": map_shape}
+                        | {"batch_statistics": run.batch_statistics}
                     )
                 datasets[layer, s][rows] = values[s]
         if progress is not None:

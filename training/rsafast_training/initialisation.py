@@ -13,7 +13,7 @@ from torch import Tensor
 from rsafast_training.layers import Conv2d, Linear
 from rsafast_training.models.base import StackedModel
 
-Scheme = Literal["torch", "kaiming-normal", "resnet"]
+Scheme = Literal["torch", "kaiming-normal", "kaiming-normal-conv", "resnet"]
 
 
 def initialise(model: StackedModel, seeds: Sequence[int], scheme: Scheme = "torch") -> None:
@@ -27,6 +27,7 @@ def initialise(model: StackedModel, seeds: Sequence[int], scheme: Scheme = "torc
         "torch" draws what PyTorch's layers draw when they are made after
         ``torch.manual_seed(seed)``, bit for bit: uniform in ±1/sqrt(fan-in).
         "kaiming-normal": normal, variance 2/fan-in, biases uniform in ±1/sqrt(fan-in).
+        "kaiming-normal-conv": so for convolutions, "torch" for linear layers.
         "resnet": as torchvision's ResNets: normal, variance 2/fan-out for convolutions; "torch" for
         linear layers.
     """
@@ -45,10 +46,10 @@ def _draw(layer: Conv2d | Linear, index: int, scheme: Scheme, draws: torch.Gener
     fan_in = weight[0].numel()
     bound = 1 / math.sqrt(fan_in)
     convolution = isinstance(layer, Conv2d)
-    if scheme == "torch" or (scheme == "resnet" and not convolution):
-        # PyTorch computes this bound as gain * sqrt(3) / sqrt(fan-in), a rounding away from `bound`.
+    if scheme == "torch" or (scheme in ("resnet", "kaiming-normal-conv") and not convolution):
+        # PyTorch's own route to this bound, which rounds differently from `bound`.
         torch.nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=draws)
-    elif scheme == "kaiming-normal":
+    elif scheme.startswith("kaiming-normal"):
         torch.nn.init.kaiming_normal_(weight, generator=draws)
     else:
         torch.nn.init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu", generator=draws)

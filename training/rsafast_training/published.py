@@ -13,6 +13,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from rsafast_kernels.errors import BackendUnavailableError, InvalidInputError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from rsafast_training.stimuli import IMAGENET_MEAN, IMAGENET_STD, Preprocess
@@ -24,6 +26,9 @@ NETWORKS = ("efficientnet-lite0", "resnet50")
 # efficientnet/lite of Google's tpu repository: (x - 127) / 128.
 _LITE_MEAN, _LITE_STD = (127 / 255,) * 3, (128 / 255,) * 3
 _LITE_BLOCKS = 16
+_DAMAGED = (
+    RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile, SafetensorError
+)  # fmt: skip
 
 
 class Network(NamedTuple):
@@ -110,7 +115,7 @@ def _load_strictly(model: nn.Module, state: Mapping[str, Tensor], source: str) -
 
 
 def read_state_dict(weights: PathInput | Mapping[str, Any]) -> dict[str, Tensor]:
-    """Read the weights of a torch file, by name, on the CPU.
+    """Read the weights of a torch or a .safetensors file, by name, on the CPU.
 
     Parameters
     ----------
@@ -146,6 +151,8 @@ def _load_torch(path: Path) -> Any:
     if not path.is_file():
         raise InvalidInputError(f"{path}: no such file; check the path of the weights")
     try:
+        if path.suffix.lower() == ".safetensors":
+            return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).partition("\n")[0]
@@ -153,7 +160,7 @@ def _load_torch(path: Path) -> Any:
             f"{path}: holds Python objects, which can run code when opened, or is damaged, and is "
             f"not read ({reason}); save model.state_dict() alone"
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except _DAMAGED as error:
         raise InvalidInputError(
             f"{path}: is truncated, damaged or no torch file ({error}); fetch it again"
         ) from None

@@ -11,7 +11,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -47,24 +47,26 @@ _N_TRAIN = 8000  # training images where no number is asked for, as in the study
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What the loop says while it runs, after every batch.
+    """What the loop says while it runs.
 
     Attributes
     ----------
     seeds : those training now.
     epoch, epochs : counted from 1.
-    step, steps : batches of this epoch.
-    accuracy : mean over seeds since the epoch began, on augmented training batches.
+    done, total : batches of the whole run, all seeds.
+    accuracy : mean over seeds since the epoch began, on the training batches; NaN before training.
     test_accuracy : mean over seeds at the last checkpoint, or None.
+    checkpoint : whether a checkpoint was just written; else after a batch.
     """
 
     seeds: tuple[int, ...]
     epoch: int
     epochs: int
-    step: int
-    steps: int
+    done: int
+    total: int
     accuracy: float
     test_accuracy: float | None
+    checkpoint: bool = False
 
 
 Report = Callable[[Progress], None]
@@ -87,7 +89,7 @@ def train(
     resume : bool
         Go on with a run that was interrupted. One that is complete is left as it is.
     cache_dir : of decoded images, see :func:`rsafast_training.data.load_dataset`
-    report : called after every batch
+    report : called after every batch and every checkpoint
 
     Returns
     -------
@@ -107,10 +109,11 @@ def train(
     folder = Path(out) / config.name
     _check_folder(folder, config, resume)
     data = load_dataset(config.data, cache_dir=cache_dir, image_size=config.image_size)
+    data = _normalised(config, data)
     info = _describe(config, data)
     groups = _groups(folder, config, info, data)
-    for seeds in groups:
-        _Group(config, info, data, folder, seeds, report).run()
+    for index, seeds in enumerate(groups):
+        _Group(config, info, data, folder, seeds, report, share=(index, len(groups))).run()
     return folder
 
 
@@ -132,6 +135,13 @@ def _check_folder(folder: Path, config: TrainConfig, resume: bool) -> None:
             f"{folder}: was begun with other settings ({'; '.join(changed)}); a run is resumed as "
             "it began, another one needs another name"
         )
+
+
+def _normalised(config: TrainConfig, data: ImageData) -> ImageData:
+    """With the mean and standard deviation that the rule's settings prescribe, if they do."""
+    rule = rule_settings(config.rule, config.settings, config.profile)
+    mean, std = getattr(rule, "mean", None), getattr(rule, "std", None)
+    return data if mean is None or std is None else replace(data, mean=mean, std=std)
 
 
 def _describe(config: TrainConfig, data: ImageData) -> RunInfo:
@@ -259,9 +269,10 @@ class _Group:
         folder: Path,
         seeds: tuple[int, ...],
         report: Report | None,
+        share: tuple[int, int],
     ) -> None:
         self.config, self.info, self.folder, self.seeds = config, info, folder, seeds
-        self.report = report
+        self.report, self.share = report, share
         self.batches = _batches(config, data, seeds)
         self.model, self.rule = _make(config, info, seeds)
         self.initial = {n: w.detach().clone() for n, w in self.model.weights().items()}
@@ -303,14 +314,7 @@ class _Group:
             loss += result.loss.cpu()
             correct += result.correct.cpu()
             seen += labels.shape[-1]
-            if self.report is not None:
-                accuracy = float(correct.mean()) / seen
-                self.report(
-                    Progress(
-                        self.seeds, epoch, self.config.epochs, step, steps, accuracy,
-                        self.test_accuracy,
-                    )
-                )  # fmt: skip
+            self._say(epoch, step, float(correct.mean()) / seen)
         if not loss.isfinite().all():
             seed = self.seeds[int((~loss.isfinite()).nonzero()[0, 0])]
             raise InvalidInputError(
@@ -319,6 +323,19 @@ class _Group:
             )
         return loss / steps, correct / seen
 
+    def _say(self, epoch: int, step: int, accuracy: float, checkpoint: bool = False) -> None:
+        if self.report is None:
+            return
+        index, groups = self.share
+        epochs, steps = self.config.epochs, len(self.batches)
+        done = index * epochs * steps + max(epoch - 1, 0) * steps + step
+        self.report(
+            Progress(
+                self.seeds, epoch, epochs, done, groups * epochs * steps, accuracy,
+                self.test_accuracy, checkpoint,
+            )
+        )  # fmt: skip
+
     def _close(self, epoch: int, **measured: Tensor | float) -> None:
         """Keep what an epoch left: checkpoint, metrics, and last the state to resume from."""
         figures: dict[str, Tensor | float] = {**measured, **self._drift()}
@@ -326,6 +343,9 @@ class _Group:
         if epoch in self.config.checkpoints:
             figures["test_accuracy"] = tested = self._checkpoint(epoch)
             self.test_accuracy = float(tested.mean())
+            seen = measured.get("train_accuracy", torch.tensor(float("nan")))
+            steps = len(self.batches) if epoch else 0
+            self._say(epoch, steps, float(torch.as_tensor(seen).mean()), checkpoint=True)
         for index, (seed, rows) in enumerate(zip(self.seeds, self.rows, strict=True)):
             row = {n: float(v[index] if isinstance(v, Tensor) else v) for n, v in figures.items()}
             rows.append({"epoch": float(epoch), **row})
@@ -379,7 +399,8 @@ class _Group:
                 profile=self.config.profile, seed=seed, epoch=epoch, model=self.config.model,
                 batch_norm=regime,
             )  # fmt: skip
-        with batchnorm.evaluated_with(self.model, fixed):
+        by_batch = self.info.batch_statistics
+        with batchnorm.evaluated_with(self.model, fixed, by_batch=by_batch):
             return accuracy(self.model, self.batches.clean("test"))
 
     def _regimes(self, model: StackedModel, epoch: int) -> dict[str, batchnorm.Statistics]:

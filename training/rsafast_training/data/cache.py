@@ -54,7 +54,7 @@ def load_cached(
                 f"{path}: the cached images are damaged ({error}) and are decoded again",
                 stacklevel=3,
             )
-    _build(path, source.read().check(source.name), image_size, progress)
+    _build(path, source.read().check(source.where), image_size, progress)
     return _read(path)
 
 

@@ -34,7 +34,7 @@ Read = Callable[[str], bytes]
 def cifar10(path: Path) -> Source:
     """Return the source of a folder of batches, the folder that holds it, or a .tar.gz."""
     if path.is_file():
-        return Source("cifar10", {"archive": path}, lambda: _read_archive(path))
+        return Source("cifar10", str(path), {"archive": path}, lambda: _read_archive(path))
     batches = find_batches(path)
     if batches is None:
         raise InvalidInputError(
@@ -46,7 +46,7 @@ def cifar10(path: Path) -> Source:
     for file in files.values():
         if not file.is_file():
             raise InvalidInputError(f"{file}: is missing; unpack the CIFAR-10 archive again")
-    return Source("cifar10", files, lambda: _read(str(folder), suffix, _reader(files)))
+    return Source("cifar10", str(folder), files, lambda: _read(str(folder), suffix, _reader(files)))
 
 
 def find_batches(path: Path) -> tuple[Path, str] | None:

@@ -147,7 +147,7 @@ def load_dataset(
     if image_size is not None and image_size < 1:
         raise InvalidInputError(f"image_size must be a positive number of pixels, got {image_size}")
     if not source.files:
-        decoded = decode(source.read().check(source.name), image_size)
+        decoded = decode(source.read().check(source.where), image_size)
     else:
         decoded = load_cached(source, image_size, cache_dir, progress)
     data = ImageData._of(source.name, decoded)

@@ -14,7 +14,7 @@ def digits() -> Source:
 
     Grey levels 0 to 16 become 0 to 255 in three equal channels; no pixel is added.
     """
-    return Source("digits", {}, _read)
+    return Source("digits", "digits", {}, _read)
 
 
 def _read() -> Pictures:

@@ -33,18 +33,15 @@ def npz(path: Path, test_fraction: float, split_seed: int) -> Source:
     def read() -> Pictures:
         return _pictures(_load(path), path, test_fraction, split_seed)
 
-    return Source(path.stem, {"archive": path}, read, f"split {test_fraction} {split_seed}")
+    return Source(path.stem, str(path), {"archive": path}, read, f"split {test_fraction} {split_seed}")
 
 
 def _load(path: Path) -> Arrays:
     try:
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise InvalidInputError(f"{path}: is no .npz archive; save with numpy.savez(x=, y=)")
-        with archive:
+        if not zipfile.is_zipfile(path):
+            raise zipfile.BadZipFile("no zip archive")
+        with np.load(path, allow_pickle=False) as archive:
             return {key: archive[key] for key in archive.files}
-    except InvalidInputError:
-        raise
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         if "pickle" in str(error):
             raise InvalidInputError(

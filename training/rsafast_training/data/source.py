@@ -88,12 +88,14 @@ class Source:
     Attributes
     ----------
     name : short name for results.
+    where : what error messages call it.
     files : the files whose bytes decide the content, by a name that survives moving them.
-    read : reads and checks them.
+    read : reads them.
     options : whatever else decides the content, as text.
     """
 
     name: str
+    where: str
     files: Mapping[str, Path]
     read: Callable[[], Pictures]
     options: str = ""

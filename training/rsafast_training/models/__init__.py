@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from rsafast_kernels.errors import InvalidInputError
 
@@ -10,11 +11,20 @@ from rsafast_training.initialisation import Scheme, initialise
 from rsafast_training.models.base import StackedModel
 from rsafast_training.models.chain import Block, Chain
 from rsafast_training.models.cnn3 import Cnn3
+from rsafast_training.models.cnn3_predictive import PredictiveCnn3
 from rsafast_training.models.vgg5 import Vgg5
 
 __all__ = ["MODELS", "Block", "Chain", "StackedModel", "build_model"]
 
-MODELS: dict[str, Callable[..., StackedModel]] = {"cnn3": Cnn3, "vgg5": Vgg5}
+
+def _cnn3(*sizes: int, predictive: Mapping[str, Any] | None = None, **options: Any) -> Cnn3:
+    """Make a Cnn3, or one with the options of :class:`PredictiveCnn3` in `predictive`."""
+    if predictive is None:
+        return Cnn3(*sizes, **options)
+    return PredictiveCnn3(*sizes, **predictive, **options)
+
+
+MODELS: dict[str, Callable[..., StackedModel]] = {"cnn3": _cnn3, "vgg5": Vgg5}
 
 
 def build_model(

@@ -101,8 +101,8 @@ class StackedModel(nn.Module, ABC):
         for name, tensor in own.items():
             if state[name].shape != tensor.shape[1:]:
                 raise InvalidInputError(
-                    f"{source}: {name} has shape {tuple(state[name].shape)}, this {self.name} needs "
-                    f"{tuple(tensor.shape[1:])}; set the image size and the number of classes"
+                    f"{source}: {name} has shape {tuple(state[name].shape)}, this {self.name} "
+                    f"needs {tuple(tensor.shape[1:])}; set the image size and the number of classes"
                 )
         with torch.no_grad():
             for name, tensor in own.items():

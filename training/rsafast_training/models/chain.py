@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +14,7 @@ from rsafast_training.layers import BatchNorm2d, Conv2d, Dropout, Linear, maps_t
 from rsafast_training.models.base import StackedModel
 
 Activation = Literal["relu", "gelu", "tanh", "hardtanh", "identity"]
-_ACTIVATIONS = {
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "gelu": F.gelu,
     "tanh": torch.tanh,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from rsafast_kernels.errors import InvalidInputError
 
 from rsafast_training.layers import BatchNorm2d, Conv2d, Dropout, Linear
@@ -38,7 +40,7 @@ class Cnn3(Chain):
         super().__init__(seeds, grid=image_size // 8)
         bias = not batch_norm if conv_bias is None else conv_bias
         channels = (3, 32, 64, 128)
-        for i, (before, after) in enumerate(zip(channels, channels[1:], strict=False), start=1):
+        for i, (before, after) in enumerate(pairwise(channels), start=1):
             convolution = Conv2d(seeds, before, after, 3, padding=1, bias=bias)
             norm = BatchNorm2d(seeds, after) if batch_norm else None
             self.add(Block(f"conv{i}", convolution, norm, pool=2))

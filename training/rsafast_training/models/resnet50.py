@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
+from rsafast_kernels.errors import UnsupportedCaseError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -53,6 +54,7 @@ class ResNet50(StackedModel):
         S, the number of networks.
     classes : int
     image_size : pixels; of no effect, since the last maps are averaged whatever their size.
+    batch_norm : True; the plan has no form without.
     blocks : of each of the four stages.
     width : channels of the stem.
 
@@ -73,10 +75,16 @@ class ResNet50(StackedModel):
         classes: int = 1000,
         *,
         image_size: int = 224,
+        batch_norm: bool = True,
         blocks: tuple[int, int, int, int] = (3, 4, 6, 3),
         width: int = 64,
     ) -> None:
         super().__init__(seeds)
+        if not batch_norm:
+            raise UnsupportedCaseError(
+                "resnet50 is defined with batch norm, got batch_norm=False; train cnn3 or vgg5 "
+                "without"
+            )
         self.conv1 = Conv2d(seeds, 3, width, 7, stride=2, padding=3)
         self.bn1 = BatchNorm2d(seeds, width)
         channels = width

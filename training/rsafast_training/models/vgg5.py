@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from rsafast_kernels.errors import InvalidInputError
 
 from rsafast_training.layers import BatchNorm2d, Conv2d, Linear
@@ -35,7 +37,7 @@ class Vgg5(Chain):
             raise InvalidInputError(f"vgg5 needs images of at least 16 pixels, got {image_size}")
         super().__init__(seeds, grid=image_size // 16)
         channels = (3, 128, 256, 512, 512)
-        for i, (before, after) in enumerate(zip(channels, channels[1:], strict=False), start=1):
+        for i, (before, after) in enumerate(pairwise(channels), start=1):
             convolution = Conv2d(seeds, before, after, 3, padding=1, bias=not batch_norm)
             norm = BatchNorm2d(seeds, after) if batch_norm else None
             self.add(Block(f"conv{i}", convolution, norm, activation, pool=2))

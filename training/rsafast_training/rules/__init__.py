@@ -12,6 +12,7 @@ from rsafast_training.models.base import StackedModel
 from rsafast_training.rules.backprop import Backprop, Untrained
 from rsafast_training.rules.base import Rule, StepResult
 from rsafast_training.rules.feedback import FeedbackAlignment
+from rsafast_training.rules.published import PUBLISHED
 
 __all__ = [
     "PROFILES",
@@ -25,7 +26,7 @@ __all__ = [
 
 RULES: dict[str, dict[str, type[Rule]]] = {
     "corrected": {rule.name: rule for rule in (Untrained, Backprop, FeedbackAlignment)},
-    "faithful": {},
+    "faithful": {rule.name: rule for rule in PUBLISHED},
 }
 PROFILES = tuple(RULES)
 
