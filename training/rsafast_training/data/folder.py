@@ -44,7 +44,8 @@ def folder(root: Path, test_fraction: float, split_seed: int) -> Source:
     named = {path.relative_to(root).as_posix(): path for path in files}
     if test and (root / "val" / ANNOTATIONS).is_file():
         named[ANNOTATIONS] = root / "val" / ANNOTATIONS
-    return Source(root.resolve().name, str(root), named, read, f"split {test_fraction} {split_seed}")
+    options = f"split {test_fraction} {split_seed}"
+    return Source(root.resolve().name, str(root), named, read, options)
 
 
 def _class_folders(root: Path) -> Labelled:

@@ -33,7 +33,8 @@ def npz(path: Path, test_fraction: float, split_seed: int) -> Source:
     def read() -> Pictures:
         return _pictures(_load(path), path, test_fraction, split_seed)
 
-    return Source(path.stem, str(path), {"archive": path}, read, f"split {test_fraction} {split_seed}")
+    options = f"split {test_fraction} {split_seed}"
+    return Source(path.stem, str(path), {"archive": path}, read, options)
 
 
 def _load(path: Path) -> Arrays:
