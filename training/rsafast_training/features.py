@@ -110,7 +110,7 @@ class Checkpointed:
         variant = None if self.variant == "trained" else self.variant
         return "-".join(filter(None, (self.run or self.rule, variant, self.regime)))
 
-    def attributes(self, seed: int) -> dict[str, str | int | float]:
+    def attributes(self, seed: int) -> dict[str, Any]:
         """What the datasets of one seed say about their network.
 
         "rule" is the run, a control's or a regime's by a name of its own, so that analyses which

