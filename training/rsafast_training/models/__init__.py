@@ -11,17 +11,20 @@ from rsafast_training.initialisation import Scheme, initialise
 from rsafast_training.models.base import StackedModel
 from rsafast_training.models.chain import Block, Chain
 from rsafast_training.models.cnn3 import Cnn3
+from rsafast_training.models.resnet50 import ResNet50
 from rsafast_training.models.cnn3_predictive import PredictiveCnn3
 from rsafast_training.models.vgg5 import Vgg5
 
 __all__ = ["MODELS", "Block", "Chain", "StackedModel", "build_model"]
 
 
-def _cnn3(*sizes: int, predictive: Mapping[str, Any] | None = None, **options: Any) -> Cnn3:
+def _cnn3(
+    seeds: int, classes: int, *, predictive: Mapping[str, Any] | None = None, **options: Any
+) -> Cnn3:
     """Make a Cnn3, or one with the options of :class:`PredictiveCnn3` in `predictive`."""
     if predictive is None:
-        return Cnn3(*sizes, **options)
-    return PredictiveCnn3(*sizes, **predictive, **options)
+        return Cnn3(seeds, classes, **options)
+    return PredictiveCnn3(seeds, classes, **predictive, **options)
 
 
 MODELS: dict[str, Callable[..., StackedModel]] = {"cnn3": _cnn3, "vgg5": Vgg5}

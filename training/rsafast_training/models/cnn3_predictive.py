@@ -26,9 +26,9 @@ class PredictiveCnn3(Cnn3):
         r2 ← ReLU(r2 + α (avg-pool(W2 ∗ e1) − e2))
         r3 ← ReLU(r3 + α avg-pool(W3 ∗ e2))
 
-    (up: nearest neighbour). The linear layers and :meth:`features` read the settled maps. P is drawn
-    after all other weights, as PyTorch draws a transposed convolution; whether the published P had
-    a bias is not known to us, ours has none.
+    (up: nearest neighbour). The linear layers and :meth:`features` read the settled maps. P is
+    drawn after all other weights, as PyTorch draws a transposed convolution; whether the published
+    P had a bias is not known to us, ours has none.
 
     Parameters
     ----------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -67,7 +67,7 @@ class Backprop(GradientRule):
     """Backpropagation of the cross-entropy."""
 
     name = "bp"
-    Settings = BackpropSettings
+    Settings: ClassVar[type] = BackpropSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class Untrained(Rule):
     """The control: weights stay as they were drawn."""
 
     name = "untrained"
-    Settings = UntrainedSettings
+    Settings: ClassVar[type] = UntrainedSettings
 
     def step(self, images: Tensor, labels: Tensor) -> StepResult:
         """Change nothing."""

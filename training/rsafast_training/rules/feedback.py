@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from rsafast_kernels.errors import InvalidInputError, UnsupportedCaseError
@@ -54,7 +54,7 @@ class FeedbackAlignment(GradientRule):
     """
 
     name = "fa"
-    Settings = FeedbackSettings
+    Settings: ClassVar[type] = FeedbackSettings
     settings: FeedbackSettings
 
     def __init__(
