@@ -84,7 +84,7 @@ def measured_statistics(
     """
     with _measuring(model, momentum):
         for images in batches:
-            model(images)
+            model.run_batch_norms(images)
         return statistics_of(model)
 
 

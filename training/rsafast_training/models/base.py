@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from rsafast_kernels.errors import InvalidInputError
@@ -21,11 +21,14 @@ class StackedModel(nn.Module, ABC):
     name : str
     seeds : int
         S, the number of networks.
+    init : str
+        How its weights are drawn; see :func:`rsafast_training.initialisation.initialise`.
     layer_names : tuple of str
         Layers whose activations :meth:`features` gives.
     """
 
     name: ClassVar[str]
+    init: ClassVar[Literal["torch", "kaiming-normal", "resnet"]] = "torch"
     layer_names: tuple[str, ...]
 
     def __init__(self, seeds: int) -> None:
@@ -64,6 +67,10 @@ class StackedModel(nn.Module, ABC):
             raise InvalidInputError(
                 f"{self.name} has no layer {unknown[0]!r}; it has {', '.join(self.layer_names)}"
             )
+
+    def run_batch_norms(self, images: Tensor) -> None:
+        """Forward pass for the sake of the statistics that batch norm takes of it."""
+        self(images)
 
     def batch_norms(self) -> dict[str, BatchNorm2d]:
         """Batch-normalisation layers by name."""

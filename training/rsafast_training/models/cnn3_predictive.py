@@ -109,6 +109,10 @@ class PredictiveCnn3(Cnn3):
         """Map images, (S, N, C, H, W) or (N, C, H, W), to logits (S, N, K)."""
         return self.read_out(self.settle(self.first_maps(images))[-1])
 
+    def run_batch_norms(self, images: Tensor) -> None:
+        """Forward pass of the convolutional blocks; what settles afterwards meets no batch norm."""
+        self.first_maps(images)
+
     def features(self, images: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
         """Settled maps (S, N, C, H, W) and activations (S, N, F) of the layers named."""
         self.check_layers(names)
