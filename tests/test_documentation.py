@@ -94,7 +94,8 @@ def test_readme_runs_as_printed(tmp_path: Path) -> None:
 
 @pytest.mark.data
 @pytest.mark.parametrize("page", ["tutorial.md", *(
-    f"inference/{path.name}" for path in sorted((ROOT / "docs" / "inference").glob("*.md"))
+    f"{part}/{path.name}" for part in ("inference", "training")
+    for path in sorted((ROOT / "docs" / part).glob("*.md"))
 )])  # fmt: skip
 def test_pages_run_as_printed(tmp_path: Path, data_dir: Path, page: str) -> None:
     (tmp_path / "data").symlink_to(data_dir)
