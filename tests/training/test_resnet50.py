@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from rsafast_kernels.errors import InvalidInputError, UnsupportedCaseError
+from rsafast_training.models import build_model
 from rsafast_training.models.resnet50 import ResNet50
 from rsafast_training.published import load_network, read_state_dict
 from safetensors.torch import save_file
@@ -310,3 +311,16 @@ def test_a_published_file_is_read_and_not_taken_for_another_network(data_dir: Pa
     assert not any(name.startswith("module.") for name in state)
     with pytest.raises(InvalidInputError, match=r"resnet20.*does not fit resnet50: it lacks"):
         ResNet50(1, 10).load_published(path)
+
+
+def test_it_is_built_by_name_and_trains_on_images_of_any_size() -> None:
+    model = build_model("resnet50", (0, 1), 4, init="resnet", blocks=BLOCKS, width=WIDTH)
+    assert isinstance(model, ResNet50)
+    for size in (8, 33):
+        logits = model(torch.randn(2, 3, 3, size, size))
+        assert logits.shape == (2, 3, 4)
+    logits.sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    # Normal with variance 2 / fan-out, as torchvision draws it.
+    spread = model.layer4[0].conv2.weight.std().item()
+    assert spread == pytest.approx((2 / (9 * WIDTH * 8)) ** 0.5, rel=0.05)
