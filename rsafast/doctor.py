@@ -28,9 +28,9 @@ REQUIRED = (
 # Extra -> distributions, as in pyproject.toml.
 OPTIONAL = {
     "gpu": ("cupy-cuda12x", "triton"),
-    "training": ("torch",),
+    "training": ("torch", "safetensors", "pillow"),
     "cluster": ("dask",),
-    "bench": ("rsatoolbox", "scikit-bio", "mne-rsa"),
+    "bench": ("rsatoolbox", "scikit-bio", "mne-rsa", "spikingjelly"),
 }
 ORBIT_SIZES = (92, 720)
 

@@ -65,7 +65,8 @@ class RunInfo:
         """Make the untrained networks of these seeds."""
         return build_model(
             self.model, seeds, self.classes, image_size=self.image_size,
-            batch_norm=self.batch_norm != "none", init=self.init,  # type: ignore[arg-type]
+            batch_norm=self.batch_norm != "none",
+            init=self.init or None,  # type: ignore[arg-type]
             **self.model_options,
         )  # fmt: skip
 
@@ -92,8 +93,8 @@ class Checkpoint:
 
     @property
     def has_control(self) -> bool:
-        """Whether there is a control beside the checkpoint before training."""
-        return self.epoch > 0 and self.info.batch_norm in ("loader", "clean")
+        """Whether its control changes with the epoch, as batch-norm statistics do."""
+        return self.info.rule != "untrained" and self.info.batch_norm in ("loader", "clean")
 
     @property
     def sha256(self) -> str:
@@ -154,7 +155,7 @@ class Checkpoint:
         if wanted == "identity":
             set_statistics(model, identity_statistics(model))
             return
-        start = f"{'control' if self.control else 'statistics'}/{wanted}/"
+        start = f"{'control' if self.control and self.epoch else 'statistics'}/{wanted}/"
         held = {n.removeprefix(start): t[None] for n, t in tensors.items() if n.startswith(start)}
         if not held:
             raise InvalidInputError(f"{self.path}: holds no statistics of the regime {wanted!r}")
@@ -310,7 +311,7 @@ def find_checkpoints(
     folder : of one run, or of several
     controls : bool
         Also, after every checkpoint, its untrained control. Networks without statistics of their
-        training batches have one control, the checkpoint before training, and get no other.
+        training images have one control, the checkpoint before training, and get no other.
     epochs : those wanted; all by default
 
     Raises

@@ -42,7 +42,8 @@ class TrainConfig:
         :data:`rsafast_training.batchnorm.REGIMES`. By default the rule's own: "none" for pc, else
         "loader".
     image_size : side in pixels; by default that of the data.
-    init : of the weights; by default the profile's ("torch").
+    init : of the weights, see :func:`rsafast_training.initialisation.initialise`; by default the
+        rule's in its profile, else the model's.
     settings : of the rule, by name; see :func:`rsafast_training.rules.rule_settings`.
     stack : "together", "one-by-one", or "auto": whichever a measurement of a few steps finds
         faster. The results agree but for rounding.
@@ -94,7 +95,7 @@ class TrainConfig:
             "checkpoints": (0,) if self.rule == "untrained" else tuple(sorted(kept)),
             "seeds": tuple(self.seeds),
             "batch_norm": self.batch_norm or default_regime(self.rule, self.profile),
-            "init": self.init or getattr(resolved, "init", "torch"),
+            "init": self.init or getattr(resolved, "init", ""),
             "augment": not self.data.startswith("digits") if self.augment is None else self.augment,
             "settings": dict(self.settings),
         }

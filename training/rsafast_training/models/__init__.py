@@ -11,8 +11,8 @@ from rsafast_training.initialisation import Scheme, initialise
 from rsafast_training.models.base import StackedModel
 from rsafast_training.models.chain import Block, Chain
 from rsafast_training.models.cnn3 import Cnn3
-from rsafast_training.models.resnet50 import ResNet50
 from rsafast_training.models.cnn3_predictive import PredictiveCnn3
+from rsafast_training.models.resnet50 import ResNet50
 from rsafast_training.models.vgg5 import Vgg5
 
 __all__ = ["MODELS", "Block", "Chain", "StackedModel", "build_model"]
@@ -27,7 +27,11 @@ def _cnn3(
     return PredictiveCnn3(seeds, classes, **predictive, **options)
 
 
-MODELS: dict[str, Callable[..., StackedModel]] = {"cnn3": _cnn3, "vgg5": Vgg5}
+MODELS: dict[str, Callable[..., StackedModel]] = {
+    "cnn3": _cnn3,
+    "vgg5": Vgg5,
+    "resnet50": ResNet50,
+}
 
 
 def build_model(
@@ -37,8 +41,8 @@ def build_model(
     *,
     image_size: int = 32,
     batch_norm: bool | None = None,
-    init: Scheme = "torch",
-    **options: object,
+    init: Scheme | None = None,
+    **options: Any,
 ) -> StackedModel:
     """Make and initialise one network a seed.
 
@@ -49,7 +53,7 @@ def build_model(
     classes : number of classes K
     image_size : side of the training images in pixels
     batch_norm : with or without; by default as the model was published
-    init : see :func:`rsafast_training.initialisation.initialise`
+    init : see :func:`rsafast_training.initialisation.initialise`; by default the model's own
     options : further parameters of the model's class
 
     Raises
@@ -62,5 +66,5 @@ def build_model(
     if batch_norm is not None:
         options["batch_norm"] = batch_norm
     model = MODELS[name](len(seeds), classes, image_size=image_size, **options)
-    initialise(model, seeds, init)
+    initialise(model, seeds, init or model.init)
     return model

@@ -65,6 +65,7 @@ class ResNet50(StackedModel):
     """
 
     name = "resnet50"
+    init = "resnet"
     layer_names = (
         "relu", "maxpool", "layer1", "layer2", "layer3", "layer4", "avgpool", "fc",
     )  # fmt: skip
