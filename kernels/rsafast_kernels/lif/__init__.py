@@ -169,8 +169,10 @@ def _run(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     device = current.device.type
     if backend == "reference":
-        arrays = (a.cpu().numpy() for a in (current, potential, refractory, theta))
-        found = reference.lif(next(arrays), neuron, *arrays, groups)
+        found = reference.lif(
+            current.cpu().numpy(), neuron, potential.cpu().numpy(), refractory.cpu().numpy(),
+            theta.cpu().numpy(), groups,
+        )  # fmt: skip
         spikes, v, left, adapted = (torch.from_numpy(a).to(current.device) for a in found)
         return spikes, v, left, adapted
     if backend == "triton" or (backend == "auto" and device != "cpu"):
@@ -181,7 +183,8 @@ def _run(
             )
         from rsafast_kernels.lif import triton_
 
-        return triton_.run(current, neuron, potential, refractory, theta, groups)
+        gain = theta_gain(neuron, current.shape[1])
+        return triton_.run(current, neuron, potential, refractory, theta, groups, gain)
     if device != "cpu":
         raise BackendUnavailableError(
             f"backend='native' runs on the CPU, got tensors on {device}; use backend='auto'"

@@ -15,9 +15,9 @@ Traces start at zero in every call, and the weights are frozen within it. "Spike
 
 import math
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -173,7 +173,7 @@ def stdp_linear(
             )
         pre, post = (a.transpose(1, 2).flatten(2) for a in (pre, post))
     flat = weight.flatten(0, -2)[..., None, None]
-    geometry = Geometry((*flat.shape,), (1, 1), (1, 1), groups=stack)  # type: ignore[arg-type]
+    geometry = Geometry((flat.shape[0], flat.shape[1], 1, 1), (1, 1), (1, 1), groups=stack)
     pre, post = pre[..., None, None], post[..., None, None]
     _check_geometry(pre, post, geometry)
     change = _change(pre, post, flat, rule, geometry, reduction, backend, precision)
@@ -329,63 +329,88 @@ def _change(
         raise InvalidInputError(f"weight must be float32 or float64, got {weight.dtype}")
     if pre.is_complex() or post.is_complex():
         raise InvalidInputError(f"spikes must be real, got {pre.dtype} and {post.dtype}")
-    weight = weight.detach()
-    pre, post = (a.detach().to(weight.dtype).contiguous() for a in (pre, post))
+    pre, post, weight = pre.detach(), post.detach(), weight.detach()
     scale = 1 / max(1, pre.shape[1]) if reduction == "mean" else 1.0
+    if 0 in pre.shape or 0 in post.shape or 0 in weight.shape:
+        return _bounded([torch.zeros_like(weight)] * (1 + rule.is_split), weight, rule)
     if backend == "reference":
         change = reference.stdp_conv2d(
-            *(a.cpu().numpy() for a in (pre, post, weight)), rule,
+            pre.cpu(), post.cpu(), weight.cpu(), rule,
             stride=geometry.stride, padding=geometry.padding, groups=geometry.groups,
             reduction=reduction,
         )  # fmt: skip
         return torch.from_numpy(change).to(weight)
-    if 0 in pre.shape or 0 in post.shape or 0 in weight.shape:
-        return _bounded([torch.zeros_like(weight)] * (1 + rule.is_split), weight, rule)
-    backend, events = _chosen(pre, post, weight, geometry, backend)
+    if backend == "auto" and weight.is_cuda and weight.dtype == torch.float32 and _has_triton():
+        backend = "triton"
     if backend == "triton":
-        from rsafast_kernels.stdp import triton_
-
-        return triton_.weight_change(pre, post, weight, rule, geometry, scale, precision)
-    if backend == "sparse":
+        return _triton_change(pre, post, weight, rule, geometry, scale, precision)
+    pre, post = (a.to(weight.dtype).contiguous() for a in (pre, post))
+    events = _events(pre, post, weight, geometry, backend)
+    if events is not None:
         sums = [sparse.pair_sum(pre, post, t, geometry, events) for t in rule.sums()]
     else:
         sums = [folded.pair_sum(pre, post, t, geometry) for t in rule.sums()]
     return _bounded([s.mul_(scale) for s in sums], weight, rule)
 
 
-def _chosen(
+def _has_triton() -> bool:
+    return find_spec("triton") is not None
+
+
+def _triton_change(
+    pre: Tensor,
+    post: Tensor,
+    weight: Tensor,
+    rule: STDP,
+    geometry: Geometry,
+    scale: float,
+    precision: str,
+) -> Tensor:
+    if not _has_triton():
+        raise BackendUnavailableError("backend='triton' needs triton: pip install rsafast[gpu]")
+    from rsafast_kernels.stdp import triton_
+
+    device = weight.device.type
+    if not triton_.runs_on(device):
+        raise BackendUnavailableError(
+            f"backend='triton' runs on CUDA tensors, got tensors on {device}; use backend='auto'"
+        )
+    _check_single(weight, "triton")
+    if rule.bounds == "soft" and rule.mu == 0:
+        rule = replace(rule, bounds="hard")
+    pre, post = (_bytes_or_floats(a) for a in (pre, post))
+    return triton_.weight_change(pre, post, weight, rule, geometry, scale, precision)
+
+
+def _bytes_or_floats(train: Tensor) -> Tensor:
+    """Spikes as the kernels read them: a byte each where they are bytes already."""
+    if train.dtype == torch.bool:
+        train = train.view(torch.uint8)
+    return train.contiguous() if train.dtype == torch.uint8 else train.float().contiguous()
+
+
+def _events(
     pre: Tensor, post: Tensor, weight: Tensor, geometry: Geometry, backend: str
-) -> tuple[str, str]:
-    """Backend to run, and the side that "sparse" walks."""
-    device, single = weight.device.type, weight.dtype == torch.float32
-    if backend == "triton" and not _triton_runs(device):
-        raise BackendUnavailableError(
-            f"backend='triton' needs CUDA tensors and triton, got tensors on {device}; "
-            "use backend='auto'"
-        )
-    if backend == "sparse" and device != "cpu":
-        raise BackendUnavailableError(
-            f"backend='sparse' runs on the CPU, got tensors on {device}; use backend='auto'"
-        )
-    if backend in ("triton", "sparse") and not single:
+) -> sparse.Side | None:
+    """Side whose events the sparse backend walks, or None for the folded backend."""
+    if backend == "sparse":
+        _check_single(weight, backend)
+        if weight.device.type != "cpu":
+            raise BackendUnavailableError(
+                f"backend='sparse' runs on the CPU, got tensors on {weight.device}; "
+                "use backend='auto'"
+            )
+    elif backend == "folded" or weight.device.type != "cpu" or weight.dtype != torch.float32:
+        return None
+    side, density = sparse.lighter_side(pre, post, geometry)
+    return side if backend == "sparse" or density < SPARSE_BELOW else None
+
+
+def _check_single(weight: Tensor, backend: str) -> None:
+    if weight.dtype != torch.float32:
         raise InvalidInputError(
             f"backend={backend!r} computes in float32, got {weight.dtype}; use backend='folded'"
         )
-    if backend == "auto" and single and _triton_runs(device):
-        return "triton", ""
-    if backend == "sparse" or (backend == "auto" and single and device == "cpu"):
-        events, density = sparse.event_side_and_density(pre, post, geometry)
-        if backend == "sparse" or density < SPARSE_BELOW:
-            return "sparse", events
-    return ("folded" if backend == "auto" else backend), ""
-
-
-def _triton_runs(device: str) -> bool:
-    from importlib.util import find_spec
-
-    from rsafast_kernels.stdp.triton_ import runs_on
-
-    return find_spec("triton") is not None and runs_on(device)
 
 
 def _bounded(sums: list[Tensor], weight: Tensor, rule: STDP) -> Tensor:

@@ -5,8 +5,8 @@ of the activations (or of their gradients), time steps being so many more sample
 steps, pairs or kernel offsets is left.
 """
 
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -41,26 +41,18 @@ def _last_spike(signal: Tensor, trace: Trace) -> Tensor:
 
 def pair_sum(pre: Tensor, post: Tensor, terms: tuple[Term, ...], geometry: Geometry) -> Tensor:
     """Sum of the terms over time, batch and space: (G * Cout, Cin, kh, kw), dtype of `pre`."""
-    total: Tensor | None = None
+    parts = []
     for term in terms:
-        if pre.numel() < post.numel():
-            term = term.on("pre")
-        else:
-            term = term.on("post")
-        x, y = pre, post
-        if term.side == "pre":
-            x = filtered(pre, term.trace)
-        else:
-            y = filtered(post, term.trace)
-        part = _weight_gradient(x.flatten(0, 1), y.flatten(0, 1), geometry)
-        total = part if total is None else total + part
-    assert total is not None
-    return total
+        term = term.on("pre" if pre.numel() < post.numel() else "post")
+        x = filtered(pre, term.trace) if term.side == "pre" else pre
+        y = filtered(post, term.trace) if term.side == "post" else post
+        parts.append(_weight_gradient(x.flatten(0, 1), y.flatten(0, 1), geometry))
+    return torch.stack(parts).sum(dim=0) if len(parts) > 1 else parts[0]
 
 
 def _weight_gradient(x: Tensor, y: Tensor, geometry: Geometry) -> Tensor:
     """Weight gradient of a convolution with inputs `x` and output gradients `y`."""
-    out_channels, in_channels, *kernel = geometry.weight_shape
+    in_channels = geometry.weight_shape[1]
     with _full_precision():
         if geometry.is_dense:
             x = x.view(len(x), geometry.groups, in_channels)

@@ -19,13 +19,13 @@ def pair_sums(pre: Float, post: Float, rule: STDP) -> tuple[float, float]:
             if rule.pairing == "all":
                 ltp, ltd = ltp + up * pair, ltd + down * pair
                 continue
-            # The last pre spike that this post spike can see, and the other way round. A spike at
-            # the same time is seen where coincidence counts.
-            seen_pre = [k for k in pre_spikes if k < j or (k == j and rule.ties in ("both", "ltp"))]
-            seen_post = [k for k in post_spikes if k < i or (k == i and rule.ties in ("both", "ltd"))]
-            if seen_pre and i == seen_pre[-1]:
+            # What this post spike can see of the past, and this pre spike. A spike at the same
+            # time is seen where coincidence counts.
+            seen_pre = pre_spikes[pre_spikes <= j - (rule.ties not in ("both", "ltp"))]
+            seen_post = post_spikes[post_spikes <= i - (rule.ties not in ("both", "ltd"))]
+            if seen_pre.size and i == seen_pre[-1]:
                 ltp += up * pair
-            if seen_post and j == seen_post[-1]:
+            if seen_post.size and j == seen_post[-1]:
                 ltd += down * pair
     return ltp, ltd
 

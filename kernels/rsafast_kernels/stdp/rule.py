@@ -51,7 +51,7 @@ class Term:
     trace: Trace
 
     def on(self, side: Side) -> "Term":
-        """Return the same sum with the train of `side` filtered; nearest-spike terms cannot move."""
+        """Return the same sum with the train of `side` filtered, where that is possible."""
         if side == self.side or self.trace.nearest:
             return self
         return Term(side, self.trace.mirrored())

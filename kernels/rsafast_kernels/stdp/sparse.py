@@ -2,12 +2,13 @@
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rsafast_kernels._native import native
 from rsafast_kernels._threads import num_threads
 from rsafast_kernels.stdp.geometry import Geometry
-from rsafast_kernels.stdp.rule import Term
+from rsafast_kernels.stdp.rule import Side, Term
 
 
 def density(train: Tensor) -> float:
@@ -17,8 +18,8 @@ def density(train: Tensor) -> float:
     return torch.count_nonzero(sample).item() / max(1, len(sample))
 
 
-def event_side_and_density(pre: Tensor, post: Tensor, geometry: Geometry) -> tuple[str, float]:
-    """Side whose events are fewer additions to walk, and its density."""
+def lighter_side(pre: Tensor, post: Tensor, geometry: Geometry) -> tuple[Side, float]:
+    """Return the side whose events are fewer additions to walk, and its density."""
     groups_out, channels_in = geometry.weight_shape[:2]
     of_pre, of_post = density(pre), density(post)
     additions_pre = of_pre * pre.numel() * groups_out // geometry.groups
@@ -27,25 +28,27 @@ def event_side_and_density(pre: Tensor, post: Tensor, geometry: Geometry) -> tup
 
 
 def pair_sum(
-    pre: Tensor, post: Tensor, terms: tuple[Term, ...], geometry: Geometry, events: str
+    pre: Tensor, post: Tensor, terms: tuple[Term, ...], geometry: Geometry, events: Side
 ) -> Tensor:
     """Sum of the terms over time, batch and space: (G * Cout, Cin, kh, kw) float32.
 
     `events` ("pre" or "post") is the side to walk, where the term leaves the choice.
     """
     trains = {"pre": pre.numpy(), "post": post.numpy()}
-    total: Tensor | None = None
+    parts = []
     for term in terms:
         term = term.on("post" if events == "pre" else "pre")
-        walked = "post" if term.side == "pre" else "pre"
-        part = _gathered(trains[walked], trains[term.side], term, walked, geometry)
-        total = part if total is None else total + part
-    assert total is not None
-    return total
+        walked: Side = "post" if term.side == "pre" else "pre"
+        parts.append(_gathered(trains[walked], trains[term.side], term, walked, geometry))
+    return torch.stack(parts).sum(dim=0) if len(parts) > 1 else parts[0]
 
 
 def _gathered(
-    events: np.ndarray, other: np.ndarray, term: Term, walked: str, geometry: Geometry
+    events: NDArray[np.float32],
+    other: NDArray[np.float32],
+    term: Term,
+    walked: Side,
+    geometry: Geometry,
 ) -> Tensor:
     rows, columns = (
         np.array(geometry.positions(axis, walked), dtype=np.int32) for axis in (0, 1)
