@@ -107,10 +107,11 @@ def forward(layer: Layer, below: Tensor) -> Tensor:
     weight, bias = layer.weight, layer.bias
     if layer.convolutional:
         flat = None if bias is None else bias.flatten()
-        return torch.ops.aten.convolution(
+        a = torch.ops.aten.convolution(
             below, weight.flatten(0, 1), flat, [layer.stride] * 2, [layer.padding] * 2, [1, 1],
             False, [0, 0], layer.seeds,
         )  # fmt: skip
+        return a.contiguous(memory_format=torch.channels_last)
     vectors = _as_vectors(below, layer.seeds)
     if bias is None:
         return torch.bmm(vectors, weight.mT)
