@@ -14,10 +14,13 @@ import numpy as np
 import pytest
 import torch
 from rsafast_kernels.errors import BackendUnavailableError, InvalidInputError
+from rsafast_training.checkpoints import find_checkpoints
+from rsafast_training.config import TrainConfig
 from rsafast_training.features import Checkpointed, extract_features, features_of_checkpoints
 from rsafast_training.models import StackedModel, build_model
 from rsafast_training.published import load_network
 from rsafast_training.stimuli import Preprocess, Stimuli, read_stimuli
+from rsafast_training.trainer import train
 from torch import nn
 
 import rsafast as rf
@@ -175,6 +178,24 @@ def test_tokens_and_wrapped_tensors_are_taken(stimuli: Stimuli) -> None:
     np.testing.assert_allclose(found["wrapped"], x.flatten(1).numpy(), rtol=1e-6, atol=1e-6)
 
 
+class Viewing(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 2, 3), nn.Linear(2 * 36, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.conv(x)
+        return self.fc(x.view(len(x), -1))
+
+
+def test_modules_that_view_their_maps_get_them_contiguous(stimuli: Stimuli) -> None:
+    network = Viewing()
+    found = extract_features(network, stimuli, ["fc"], preprocess=STEP)
+    with torch.no_grad():
+        expected = network(inputs(stimuli).contiguous()).numpy()
+    np.testing.assert_allclose(found["fc"], expected, rtol=1e-5, atol=1e-6)
+
+
 def test_a_half_precision_network_gives_float32(stimuli: Stimuli) -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3)).to(torch.bfloat16)
     found = extract_features(network, stimuli, ["0"], preprocess=STEP)
@@ -284,6 +305,7 @@ def test_the_file_is_read_with_every_checkpoint_layer_and_label(
         record = json.loads(file.attrs["provenance"])
         control = file["bp-control-clean/seed-3/epoch-040/size-008/fc1"].attrs
         assert (control["variant"], control["std"].tolist()) == ("control", [1, 1, 2])
+        assert (control["rule"], control["learning_rule"]) == ("bp-control-clean", "bp")
     assert (said["rule"], said["seed"], said["epoch"], said["layer"]) == ("bp", 4, 40, "conv1")
     assert (said["size"], said["pooling"], said["sha256_checkpoint"]) == (10, "mean", "ab")
     assert said["map_shape"].tolist() == [32, 5, 5]
@@ -291,6 +313,41 @@ def test_the_file_is_read_with_every_checkpoint_layer_and_label(
     assert [p["crop"] for p in record["preprocess"]] == ["center", "none"]
     assert len({p["sha256_pixels"] for p in record["preprocess"]}) == 2
     assert (record["batch_size"], record["stimulus_set"]) == (3, "test")
+
+
+def test_a_run_gives_its_networks_as_they_were_trained(tmp_path: Path, stimuli: Stimuli) -> None:
+    config = TrainConfig(
+        "bp", seeds=(3,), epochs=1, checkpoints=(0, 1), n_train=128, stack="together"
+    )
+    train(config, tmp_path / "runs")
+    found = find_checkpoints(tmp_path / "runs", controls=True)
+    out = features_of_checkpoints(
+        map(Checkpointed.load, found), stimuli, Preprocess(16), ["conv1", "fc2"],
+        out=tmp_path / "f.h5",
+    )  # fmt: skip
+    layers, _ = read_features(out)
+    with h5py.File(out) as file:
+        said = {name: dict(file[name].attrs) for name in layers}
+    info = found[0].info
+    for checkpoint in found:
+        x = inputs(stimuli, Preprocess(16, mean=info.mean, std=info.std))  # type: ignore[arg-type]
+        with torch.no_grad():
+            expected = checkpoint.load().features(x, ["conv1", "fc2"])
+        root = f"bp{'-control' if checkpoint.control else ''}/seed-3/epoch-{checkpoint.epoch:03d}"
+        pooled = expected["conv1"][0].mean((2, 3)).numpy()
+        np.testing.assert_allclose(layers[f"{root}/conv1"], pooled, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            layers[f"{root}/fc2"], expected["fc2"][0].numpy(), rtol=1e-4, atol=1e-5
+        )
+        attributes = said[f"{root}/conv1"]
+        assert attributes["sha256_checkpoint"] == checkpoint.sha256
+        assert attributes["batch_norm"] == "loader"
+        np.testing.assert_allclose(attributes["mean"], info.mean)
+        assert attributes["learning_rule"] == "bp"
+    assert info.mean != STEP.mean
+    assert len(layers) == 2 * len(found)
+    trained, control = (layers[f"bp{end}/seed-3/epoch-001/conv1"] for end in ("", "-control"))
+    assert np.abs(trained - control).max() > 1e-3
 
 
 def test_rdms_of_the_file_carry_the_labels_and_the_names(tmp_path: Path, stimuli: Stimuli) -> None:
