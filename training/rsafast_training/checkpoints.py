@@ -31,6 +31,7 @@ from rsafast_training.models import StackedModel, build_model
 
 FORMAT = 1
 _EXTRA = ("statistics/", "control/")
+_METADATA = "rsafast"  # entry of the metadata of our safetensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,9 +175,10 @@ def checkpoint_path(folder: Path, seed: int, epoch: int) -> Path:
 def write_tensors(path: PathInput, tensors: Mapping[str, Tensor], **metadata: Any) -> None:
     """Write tensors as safetensors, whole or not at all; metadata as JSON."""
     content = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    described = {"rsafast_format": str(FORMAT), "metadata": json.dumps(metadata)}
+    # One entry: the format keeps several in no order, and equal networks are to be equal files.
+    described = json.dumps({"rsafast_format": FORMAT, **metadata}, sort_keys=True)
     with replacing(path) as temporary:
-        temporary.write_bytes(save(content, metadata=described))
+        temporary.write_bytes(save(content, metadata={_METADATA: described}))
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -201,14 +203,15 @@ def _read(path: Path, tensors: bool = True) -> tuple[dict[str, Tensor], dict[str
             f"{path}: is no readable safetensors file (truncated, damaged or another format): "
             f"{error}"
         ) from None
-    version = described.get("rsafast_format")
-    if version is None:
+    if _METADATA not in described:
         raise InvalidInputError(f"{path}: was not written by rsafast")
-    if int(version) > FORMAT:
+    metadata = json.loads(described[_METADATA])
+    version = metadata.pop("rsafast_format")
+    if version > FORMAT:
         raise InvalidInputError(
             f"{path}: has format {version}, this rsafast reads up to {FORMAT}; upgrade it"
         )
-    return content, json.loads(described["metadata"])
+    return content, metadata
 
 
 def write_metrics(path: PathInput, rows: Sequence[Mapping[str, float]]) -> None:
