@@ -25,6 +25,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from rsafast_kernels import num_threads
 from rsafast_kernels.errors import InvalidInputError
 
 from rsafast_training.data.folder import SUFFIXES
@@ -178,7 +179,7 @@ class Stimuli:
         self, prepared: Callable[[int], list[Pixels]], progress: Callable[[int], None] | None
     ) -> Iterator[list[Pixels]]:
         """Images 0, 1, ..., prepared in threads: Pillow frees the interpreter's lock."""
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(num_threads()) as pool:
             for start in range(0, len(self), _AT_ONCE):
                 part = range(start, min(start + _AT_ONCE, len(self)))
                 yield from pool.map(prepared, part)
