@@ -245,8 +245,9 @@ def metrics_table(folder: PathInput) -> pd.DataFrame:
     """Metrics of every run below a folder: one row a (run, seed, epoch).
 
     Columns: run, rule, seed, epoch, train_loss, train_accuracy (as seen while training, augmented),
-    test_accuracy (at checkpoints), seconds, drift/<layer> (norm of the change since initialisation
-    over the norm of the initial weights), and what the rule reports.
+    test_accuracy (at checkpoints), seconds and cpu_seconds (of all seeds that trained together),
+    drift/<layer> (norm of the change since initialisation over the norm of the initial weights),
+    and what the rule reports.
     """
     rows = [
         {"run": info.name, "rule": info.rule, "seed": seed, **row}

@@ -291,10 +291,12 @@ class _Group:
         if done < 0:
             self._begin()
         for epoch in range(max(done, 0) + 1, self.config.epochs + 1):
-            started = time.perf_counter()
+            started, cpu = time.perf_counter(), time.process_time()
             loss, accuracy = self._epoch(epoch)
-            seconds = time.perf_counter() - started
-            self._close(epoch, train_loss=loss, train_accuracy=accuracy, seconds=seconds)
+            self._close(
+                epoch, train_loss=loss, train_accuracy=accuracy,
+                seconds=time.perf_counter() - started, cpu_seconds=time.process_time() - cpu,
+            )  # fmt: skip
         self.state.unlink(missing_ok=True)
 
     def _begin(self) -> None:
