@@ -75,6 +75,15 @@ def test_orders_and_draws_differ_by_seed_and_epoch_and_repeat_in_any_sequence(da
         assert not any(torch.equal(runs[a], runs[b]) for b in keys[:i])
 
 
+def test_flips_and_crops_differ_by_seed_and_epoch(rng):
+    # Copies of one image: their order cannot show, so that what differs is the augmentation.
+    copies = np.repeat(rng.integers(0, 256, (1, 6, 5, 3), np.uint8), N, axis=0)
+    same = ImageData.from_arrays(copies, np.arange(N) % 4, copies[:4], np.arange(4))
+    batches = Batches(same, batch_size=N, augment=Augment())
+    runs = [all_of(batches.epoch([s], e))[0] for s in SEEDS for e in (0, 1, 2)]
+    assert not any(torch.equal(a, b) for i, a in enumerate(runs) for b in runs[:i])
+
+
 def test_augmentation_does_not_depend_on_the_batch_size(data):
     small, large = (
         all_of(Batches(data, batch_size=size, augment=Augment(), drop_last=False).epoch([1], 0))
