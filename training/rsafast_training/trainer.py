@@ -173,6 +173,7 @@ def _groups(
                 "choose another name"
             )
         return [tuple(group) for group in stored["groups"]]
+    _make(config, info, config.seeds[:1])  # a rule and a model that do not go together raise
     together, reason = _stacking(config, info, data)
     groups: list[tuple[int, ...]] = [config.seeds]
     if not together:

@@ -12,6 +12,7 @@ from rsafast_training.models.base import StackedModel
 from rsafast_training.rules.backprop import Backprop, Untrained
 from rsafast_training.rules.base import Rule, StepResult
 from rsafast_training.rules.feedback import FeedbackAlignment
+from rsafast_training.rules.predictive import PredictiveCoding
 from rsafast_training.rules.published import PUBLISHED
 
 __all__ = [
@@ -25,7 +26,9 @@ __all__ = [
 ]
 
 RULES: dict[str, dict[str, type[Rule]]] = {
-    "corrected": {rule.name: rule for rule in (Untrained, Backprop, FeedbackAlignment)},
+    "corrected": {
+        rule.name: rule for rule in (Untrained, Backprop, FeedbackAlignment, PredictiveCoding)
+    },
     "faithful": {rule.name: rule for rule in PUBLISHED},
 }
 PROFILES = tuple(RULES)
