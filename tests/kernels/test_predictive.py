@@ -54,6 +54,13 @@ def chain(rng, activation, seeds=2, bias=True, affine=False):
     ]
 
 
+def with_masks(layers, rng, samples=3):
+    """Dropout on the input of both dense layers."""
+    masks = [torch.tensor(rng.integers(0, 2, (layer.seeds, samples, layer.weight.shape[2])) * 2.0)
+             for layer in layers[2:]]  # fmt: skip
+    return [*layers[:2], *(replace(x, mask=m) for x, m in zip(layers[2:], masks, strict=True))]
+
+
 def batch(rng, seeds=2, samples=3):
     x = torch.tensor(rng.normal(size=(samples, seeds * 3, 11, 9)))
     return x, torch.tensor(rng.integers(0, 6, (seeds, samples)))
@@ -144,7 +151,7 @@ def test_matches_reference(rng, activation, bias, affine, dtype):
 
 @pytest.mark.parametrize("activation", ["identity", "tanh", "gelu"])
 def test_reference_moves_down_the_gradient_of_the_energy(rng, activation):
-    layers = chain(rng, activation, seeds=1, affine=True)
+    layers = with_masks(chain(rng, activation, seeds=1, affine=True), rng)
     x, labels = batch(rng, 1)
     start = relax(layers, x, labels, steps=3, rate=0.2)
     values = [v.clone().requires_grad_() for v in start.values]
@@ -158,7 +165,9 @@ def test_reference_moves_down_the_gradient_of_the_energy(rng, activation):
     network, one = plain(layers, 0), [of_seed(v, 0, 1) for v in (x, *start.values)]
     for level in range(3):
         own, above = (of_seed(start.errors[i], 0, 1) for i in (level, level + 1))
-        descent = own - reference.back(network[level + 1], one[level + 1], above)
+        mask = layers[level + 1].mask
+        mask = 1 if mask is None else mask[0].numpy().reshape(one[level + 1].shape)
+        descent = own - mask * reference.back(network[level + 1], one[level + 1] * mask, above)
         assert_near(of_seed(slopes[level], 0, 1), descent, 1e-10)
 
 
@@ -175,6 +184,7 @@ def autograd_predict(layer, below):
     else:
         if below.ndim == 4:
             below = below.reshape(len(below), seeds, -1).transpose(0, 1)
+        below = below if layer.mask is None else below * layer.mask
         a, shape = below @ layer.weight.mT, (seeds, 1, -1)
         a = a if layer.bias is None else a + layer.bias[:, None]
     if layer.scale is not None:
@@ -189,7 +199,7 @@ def autograd_predict(layer, below):
 @pytest.mark.parametrize("loss", ["ce", "se"])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_fixed_prediction_with_rate_1_is_backpropagation(rng, activation, loss, skip):
-    layers = chain(rng, activation, affine=True)
+    layers = with_masks(chain(rng, activation, affine=True), rng)
     x, labels = batch(rng)
     leaves = [
         replace(layer, **{f: getattr(layer, f).clone().requires_grad_() for f in FIELDS
@@ -541,6 +551,7 @@ def test_wrong_options_are_refused(rng, options, message):
         (lambda layers, x, y: (layers, x[..., :1, :1], y), "leaves nothing of a map of 1x1"),
         (lambda layers, x, y: (layers, x[..., :5, :], y), "takes 36 inputs"),
         (lambda layers, x, y: (layers, x.float(), y), "x is torch.float32"),
+        (lambda layers, x, y: (with_masks(layers, np.random.default_rng(), 4), x, y), "mask must"),
         (lambda layers, x, y: (layers, x, y[:, :2]), "labels must be int64 of shape"),
         (lambda layers, x, y: (layers, x, y.int()), "labels must be int64 of shape"),
         (lambda layers, x, y: (layers, x, y + 6), r"labels must be in \[0, 5\]"),
@@ -561,6 +572,7 @@ def test_wrong_chains_and_batches_are_refused(rng, change, message):
         ({"pool": 3}, "pool must be None, or 2"),
         ({"weight": torch.ones(1, 2, 2), "pool": 2}, "pool must be None, or 2 after a conv"),
         ({"scale": torch.ones(1, 2)}, "scale and shift go together"),
+        ({"mask": torch.ones(1, 3, 2)}, "mask is for the input of a dense layer"),
         ({"bias": torch.ones(2)}, r"bias must be \(S, out\) = \(1, 2\)"),
     ],
 )

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from rsafast_kernels.errors import InvalidInputError
 from rsafast_kernels.predictive import relaxation
-from rsafast_kernels.predictive.backends import Backend, passes_for
+from rsafast_kernels.predictive.backends import Backend, full_precision, passes_for
 from rsafast_kernels.predictive.checks import check_chain, check_options
 from rsafast_kernels.predictive.layer import (
     ACTIVATIONS,
@@ -47,6 +47,7 @@ __all__ = [
     "Relaxation",
     "Schedule",
     "Solver",
+    "check_options",
     "local_gradient",
     "relax",
 ]
@@ -82,6 +83,7 @@ class Relaxation:
     energy: Tensor | None
 
     @torch.no_grad()
+    @full_precision()
     def gradients(self) -> list[LayerGradient]:
         """Return `local_gradient` of every layer, without computing its pre-activation again."""
         return [
@@ -91,6 +93,7 @@ class Relaxation:
 
 
 @torch.no_grad()
+@full_precision()
 def relax(
     layers: list[Layer],
     x: Tensor,
@@ -166,6 +169,7 @@ def relax(
 
 
 @torch.no_grad()
+@full_precision()
 def local_gradient(
     layer: Layer, below: Tensor, error: Tensor, *, backend: Backend = "auto"
 ) -> LayerGradient:

@@ -2,6 +2,8 @@
 
 import importlib
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Literal
 
@@ -35,6 +37,17 @@ def passes_for(x: Tensor, backend: Backend) -> ModuleType:
             f"backend={backend!r} {reason}, got {x.dtype} on {x.device}; backend='auto' chooses"
         )
     return importlib.import_module(f"{__package__}.{_MODULES[backend]}")
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Keep cuDNN from rounding the operands of float32 convolutions to TF32, its default."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def obstacle(backend: str, x: Tensor) -> str | None:

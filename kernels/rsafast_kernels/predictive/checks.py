@@ -83,7 +83,13 @@ def _predicted_shape(layer: Layer, below: tuple[int, ...], number: int) -> tuple
         per_seed = below[1] * below[2] * below[3] / seeds if len(below) == 4 else below[2]
         if per_seed != wanted or (len(below) == 3 and below[0] != seeds):
             raise InvalidInputError(f"{name} takes {wanted} inputs, what reaches it is {below}")
-        return seeds, below[0] if len(below) == 4 else below[1], out
+        samples = below[0] if len(below) == 4 else below[1]
+        if layer.mask is not None and tuple(layer.mask.shape) != (seeds, samples, wanted):
+            raise InvalidInputError(
+                f"layers[{number}].mask must be (S, N, in) = {(seeds, samples, wanted)}, "
+                f"got {tuple(layer.mask.shape)}"
+            )
+        return seeds, samples, out
     if len(below) != 4 or below[1] != seeds * wanted:
         raise InvalidInputError(
             f"{name} takes maps of {seeds}*{wanted} channels, what reaches it is {below}"

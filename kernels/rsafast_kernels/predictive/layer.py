@@ -32,6 +32,8 @@ class Layer:
     stride, padding : of the convolution, equal in both directions.
     scale, shift : (S, out) applied before the activation, both or neither: a batch norm whose
         statistics are frozen, scale = gamma / sqrt(variance + eps) and shift = beta - mean * scale.
+    mask : (S, N, in) factor on the input of a dense layer: the dropout of one batch, held while
+        values relax.
     """
 
     weight: Tensor
@@ -42,6 +44,7 @@ class Layer:
     padding: int = 0
     scale: Tensor | None = None
     shift: Tensor | None = None
+    mask: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.weight.ndim not in (3, 5):
@@ -60,6 +63,8 @@ class Layer:
             )
         if (self.scale is None) != (self.shift is None):
             raise InvalidInputError("scale and shift go together: give both, or neither")
+        if self.mask is not None and self.convolutional:
+            raise InvalidInputError("mask is for the input of a dense layer, not of a convolution")
         for name in ("bias", "scale", "shift"):
             given = getattr(self, name)
             if given is not None and given.shape != self.weight.shape[:2]:
@@ -112,7 +117,7 @@ def forward(layer: Layer, below: Tensor) -> Tensor:
             False, [0, 0], layer.seeds,
         )  # fmt: skip
         return a.contiguous(memory_format=torch.channels_last)
-    vectors = _as_vectors(below, layer.seeds)
+    vectors = _as_vectors(layer, below)
     if bias is None:
         return torch.bmm(vectors, weight.mT)
     return torch.baddbmm(bias[:, None], vectors, weight.mT)
@@ -124,6 +129,8 @@ def backward(layer: Layer, gated: Tensor, below: Tensor) -> Tensor:
         back, _, _ = _convolution_backward(layer, gated, below, [True, False, False])
         return back.contiguous(memory_format=torch.channels_last)
     back = torch.bmm(gated, layer.weight)
+    if layer.mask is not None:
+        back *= layer.mask
     if below.ndim == 3:
         return back
     return back.transpose(0, 1).reshape(below.shape).contiguous(memory_format=torch.channels_last)
@@ -141,9 +148,11 @@ def weight_gradient(layer: Layer, gated: Tensor, below: Tensor) -> LayerGradient
     samples = gated.shape[0] if layer.convolutional else gated.shape[1]
     if layer.convolutional:
         _, raw, sums = _convolution_backward(layer, gated, below, [False, True, True])
-        weight, bias = raw.reshape(layer.weight.shape), sums.reshape(layer.weight.shape[:2])
+        # In the memory order of the parameter, which is what optimisers are fast on.
+        weight = raw.contiguous().reshape(layer.weight.shape)
+        bias = sums.reshape(layer.weight.shape[:2])
     else:
-        weight = torch.bmm(gated.mT, _as_vectors(below, layer.seeds))
+        weight = torch.bmm(gated.mT, _as_vectors(layer, below))
         bias = gated.sum(1)
     return _unfolded(layer, weight / -samples, bias / -samples)
 
@@ -174,11 +183,11 @@ def _unfolded(layer: Layer, weight: Tensor, bias: Tensor) -> LayerGradient:
     )
 
 
-def _as_vectors(value: Tensor, seeds: int) -> Tensor:
-    """(N, S*C, H, W) -> (S, N, C*H*W); vectors pass."""
-    if value.ndim == 3:
-        return value
-    return value.reshape(value.shape[0], seeds, -1).transpose(0, 1)
+def _as_vectors(layer: Layer, value: Tensor) -> Tensor:
+    """Input of a dense layer, masked: (S, N, F), or (N, S*C, H, W) flattened to it."""
+    if value.ndim == 4:
+        value = value.reshape(value.shape[0], layer.seeds, -1).transpose(0, 1)
+    return value if layer.mask is None else value * layer.mask
 
 
 def _convolution_backward(

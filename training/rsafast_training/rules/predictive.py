@@ -34,9 +34,9 @@ class PredictiveSettings:
     steps : of inference on a batch.
     rate, momentum : of the descent in the values.
     loss : "ce" cross-entropy at the output, or "se" squared error to the one-hot label.
-    schedule : "standard"; "fixed-pred" with predictions of the feed-forward pass, which at rate 1 is
-        backpropagation; or "incremental" (Salvatori et al. 2024), where the weights follow in every
-        step of inference, so that the optimiser takes `steps` steps a batch.
+    schedule : "standard"; "fixed-pred", with the feed-forward predictions throughout, which at rate
+        1 is backpropagation; or "incremental" (Salvatori et al. 2024), where the weights follow in
+        every step of inference, so that the optimiser takes `steps` steps a batch.
     solver : "state" (values move), or "error" (errors move, with the same equilibria).
     optimiser : as backpropagation's.
     """
