@@ -56,7 +56,7 @@ def config(name: str, data: str) -> TrainConfig:
     plan = PLANS[name].config
     last = plan.get("epochs", 0)
     return TrainConfig(
-        **plan, name=name, data=data, seeds=SEEDS, checkpoints=(0, 1, 2, 5, 10, last),
+        **plan, name=name, data=data, seeds=SEEDS, checkpoints=(0, 1, 5, 10, last),
         stack="one-by-one",
     )  # fmt: skip
 

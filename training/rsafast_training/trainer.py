@@ -278,6 +278,7 @@ class _Group:
         self.model, self.rule = _make(config, info, seeds)
         self.initial = {n: w.detach().clone() for n, w in self.model.weights().items()}
         self.untrained = info.build(seeds).to(config.device)
+        self._control_clean: batchnorm.Statistics | None = None  # the same at every epoch
         self.rows: list[list[dict[str, float]]] = [[] for _ in seeds]
         self.test_accuracy: float | None = None
         self.state = folder / f"state-seed-{'-'.join(map(str, seeds))}.safetensors"
@@ -385,8 +386,7 @@ class _Group:
 
     def _checkpoint(self, epoch: int) -> Tensor:
         """Write the networks with the statistics of every regime; return test accuracies, (S,)."""
-        own = self._regimes(self.model, epoch)
-        control = self._regimes(self.untrained, epoch) if epoch else {}  # it is the network itself
+        own, control = self._regimes(), self._control_regimes(epoch)
         regime = self.config.batch_norm
         fixed = own.get(regime) or batchnorm.statistics_of(self.model)
         if regime == "identity":
@@ -406,17 +406,27 @@ class _Group:
         with batchnorm.evaluated_with(self.model, fixed, by_batch=by_batch):
             return accuracy(self.model, self.batches.clean("test"))
 
-    def _regimes(self, model: StackedModel, epoch: int) -> dict[str, batchnorm.Statistics]:
-        """Statistics under which a network can be evaluated, by regime ("identity" needs none)."""
-        if self.config.batch_norm in ("frozen", "none") or not model.batch_norms():
+    @property
+    def _has_choice(self) -> bool:
+        """Whether a checkpoint can be evaluated under several regimes ("identity" needs none)."""
+        return self.config.batch_norm not in ("frozen", "none") and bool(self.model.batch_norms())
+
+    def _regimes(self) -> dict[str, batchnorm.Statistics]:
+        """Statistics under which the networks can be evaluated, by regime."""
+        if not self._has_choice:
             return {}
-        if model is self.model or not epoch:
-            loader = batchnorm.statistics_of(model)
-        else:
-            loader = batchnorm.measured_statistics(
-                model, (x for x, _ in self.batches.epoch(self.seeds, epoch)), momentum=0.1
-            )
-        return {"loader": loader, "clean": self._clean_statistics(model)}
+        loader = batchnorm.statistics_of(self.model)
+        return {"loader": loader, "clean": self._clean_statistics(self.model)}
+
+    def _control_regimes(self, epoch: int) -> dict[str, batchnorm.Statistics]:
+        """Those of the untrained networks, from the same images; before training, the same."""
+        if not self._has_choice or not epoch:
+            return {}
+        images = (x for x, _ in self.batches.epoch(self.seeds, epoch))
+        loader = batchnorm.measured_statistics(self.untrained, images, momentum=0.1)
+        if self._control_clean is None:
+            self._control_clean = self._clean_statistics(self.untrained)
+        return {"loader": loader, "clean": self._control_clean}
 
     def _clean_statistics(self, model: StackedModel) -> batchnorm.Statistics:
         size = self.config.batch_size
