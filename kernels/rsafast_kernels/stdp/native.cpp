@@ -9,7 +9,9 @@
 // A block is small enough for z to stay in the second-level cache; a sample too long for that is
 // walked in pieces of time.
 #include <algorithm>
+#include <bit>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <vector>
 
@@ -55,56 +57,96 @@ struct Layer {
 struct Scratch {
     std::vector<float> z, raw, state;
     std::vector<Event> events;
+    std::vector<std::uint16_t> columns;
     std::vector<std::int32_t> row;
     std::vector<float> value;
 };
+
+// One time step of the trace of the past: z = past * state + now * spikes.
+void step_past(const float* __restrict spikes, float* __restrict state, float* __restrict z,
+               Index width, const Trace trace) {
+    for (Index i = 0; i < width; ++i) {
+        const float seen = state[i] * trace.past_decay;
+        z[i] = trace.past * seen + trace.now * spikes[i];
+        state[i] = seen + spikes[i];
+    }
+}
+
+// The same with only the last spike in mind; one at this very step is seen where `now` counts.
+void step_nearest(const float* __restrict spikes, float* __restrict state, float* __restrict z,
+                  Index width, const Trace trace) {
+    const bool tie = trace.now != 0.0f;
+    for (Index i = 0; i < width; ++i) {
+        const float seen = state[i] * trace.past_decay, s = spikes[i];
+        z[i] = tie && s != 0.0f ? trace.now * s : trace.past * seen;
+        state[i] = s != 0.0f ? s : seen;
+    }
+}
+
+void step_future(const float* __restrict spikes, float* __restrict state, float* __restrict z,
+                 Index width, const Trace trace) {
+    for (Index i = 0; i < width; ++i) {
+        const float seen = state[i] * trace.future_decay;
+        z[i] += trace.future * seen;
+        state[i] = seen + spikes[i];
+    }
+}
+
+typedef float Four __attribute__((vector_size(16)));
+
+void transpose4(const float* from, Index from_stride, float* to, Index to_stride) {
+    Four a, b, c, d;
+    std::memcpy(&a, from, sizeof a);
+    std::memcpy(&b, from + from_stride, sizeof b);
+    std::memcpy(&c, from + 2 * from_stride, sizeof c);
+    std::memcpy(&d, from + 3 * from_stride, sizeof d);
+    const Four ab = __builtin_shufflevector(a, b, 0, 4, 1, 5);
+    const Four cd = __builtin_shufflevector(c, d, 0, 4, 1, 5);
+    const Four ef = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+    const Four gh = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+    const Four out[4] = {
+        __builtin_shufflevector(ab, cd, 0, 1, 4, 5), __builtin_shufflevector(ab, cd, 2, 3, 6, 7),
+        __builtin_shufflevector(ef, gh, 0, 1, 4, 5), __builtin_shufflevector(ef, gh, 2, 3, 6, 7)};
+    for (int p = 0; p < 4; ++p) std::memcpy(to + p * to_stride, &out[p], sizeof out[p]);
+}
+
+// to[(position, channel)] = from[(channel, position)], `count` positions of one tile. Each channel is
+// one cache line, far from the last: those `ahead` are asked for early (into the second level, since
+// a power of two between them fills but few sets of the first).
+void transpose(const float* from, Index from_stride, float* to, Index to_stride, Index channels,
+               Index count, const float* ahead) {
+    for (Index c = 0; c < channels; ++c) __builtin_prefetch(ahead + c * from_stride, 0, 2);
+    const Index whole = count == tile ? channels / 4 * 4 : 0;
+    for (Index c = 0; c < whole; c += 4)
+        for (Index p = 0; p < tile; p += 4)
+            transpose4(from + c * from_stride + p, from_stride, to + p * to_stride + c, to_stride);
+    for (Index c = whole; c < channels; ++c)
+        for (Index p = 0; p < count; ++p) to[p * to_stride + c] = from[c * from_stride + p];
+}
 
 // z[(t, position, channel)] for one sample of one group: from (T, N, C, P) to channels last.
 void filter(const float* train, const Layer& l, const Trace& trace, Index sample, Index group,
             float* z, Scratch& scratch) {
     const Index step = l.samples * l.groups * l.other * l.other_size, row = l.stride;
     const float* first = train + (sample * l.groups + group) * l.other * l.other_size;
-    scratch.raw.assign(l.steps * tile * row, 0.0f);
-    for (Index p0 = 0; p0 < l.other_size; p0 += tile) {
-        const Index count = std::min(tile, l.other_size - p0), width = count * row;
-        for (Index t = 0; t < l.steps; ++t)
-            for (Index c = 0; c < l.other; ++c) {
-                const float* from = first + t * step + c * l.other_size + p0;
-                float* to = scratch.raw.data() + t * tile * row + c;
-                for (Index p = 0; p < count; ++p) to[p * row] = from[p];
-            }
-        const auto raw = [&](Index t) { return scratch.raw.data() + t * tile * row; };
-        const auto out = [&](Index t) { return z + (t * l.other_size + p0) * row; };
-        scratch.state.assign(width, 0.0f);
-        float* state = scratch.state.data();
+    scratch.raw.resize(l.steps * tile * row);  // lanes beyond the channels stay zero
+    scratch.state.resize(tile * row);
+    float *raw = scratch.raw.data(), *state = scratch.state.data();
+    for (Index p = 0; p < l.other_size; p += tile) {
+        const Index count = std::min(tile, l.other_size - p), width = count * row;
+        const auto out = [&](Index t) { return z + (t * l.other_size + p) * row; };
+        std::fill_n(state, width, 0.0f);
         for (Index t = 0; t < l.steps; ++t) {
-            const float* s = raw(t);
-            float* o = out(t);
-            if (trace.nearest)
-                for (Index i = 0; i < width; ++i) {
-                    const bool spike = s[i] != 0.0f;
-                    const float seen = trace.past * (state[i] * trace.past_decay);
-                    o[i] = spike && trace.now != 0.0f ? trace.now * s[i] : seen;
-                    state[i] = spike ? s[i] : state[i] * trace.past_decay;
-                }
-            else
-                for (Index i = 0; i < width; ++i) {
-                    state[i] *= trace.past_decay;
-                    o[i] = trace.past * state[i] + trace.now * s[i];
-                    state[i] += s[i];
-                }
+            float* spikes = raw + t * tile * row;
+            const float* from = first + t * step + p;
+            const float* ahead = t + 1 < l.steps ? from + step : first + p + tile;
+            transpose(from, l.other_size, spikes, row, l.other, count, ahead);
+            (trace.nearest ? step_nearest : step_past)(spikes, state, out(t), width, trace);
         }
         if (trace.future == 0.0f) continue;
-        std::fill(state, state + width, 0.0f);
-        for (Index t = l.steps; t-- > 0;) {
-            const float* s = raw(t);
-            float* o = out(t);
-            for (Index i = 0; i < width; ++i) {
-                state[i] *= trace.future_decay;
-                o[i] += trace.future * state[i];
-                state[i] += s[i];
-            }
-        }
+        std::fill_n(state, width, 0.0f);
+        for (Index t = l.steps; t-- > 0;)
+            step_future(raw + t * tile * row, state, out(t), width, trace);
     }
 }
 
@@ -130,42 +172,51 @@ void gather_row(const float* z, Index stride, const std::int32_t* row, const flo
     for (; v < stride; v += w) gather<1>(z + v, stride, row, value, count, sum + v);
 }
 
+// Whether a value is neither 0 nor -0; in integers, since NaN makes comparing floats slow.
+bool is_spike(float value) { return (std::bit_cast<std::uint32_t>(value) << 1) != 0; }
+
 // List the events of one channel in samples [first, last) and steps [t0, t1).
 void list_events(const float* train, const Layer& l, Index first, Index last, Index t0, Index t1,
                  Index channel, Scratch& scratch) {
-    const Index size = l.height * l.width;
-    // One more: the candidate that turns out to be no spike is written, too.
-    scratch.events.resize((t1 - t0) * (last - first) * size + 1);
-    Event* events = scratch.events.data();
-    Index count = 0;
+    scratch.events.clear();
+    scratch.columns.resize(l.width + 1);  // a candidate that turns out to be no spike is written, too
+    std::uint16_t* columns = scratch.columns.data();
     for (Index n = first; n < last; ++n)
         for (Index t = t0; t < t1; ++t) {
-            const float* map = train + ((t * l.samples + n) * l.groups * l.walked + channel) * size;
+            const float* map =
+                train + ((t * l.samples + n) * l.groups * l.walked + channel) * l.height * l.width;
             const auto step = static_cast<std::int32_t>(((n - first) * l.steps + t) * l.other_size);
-            for (Index y = 0; y < l.height; ++y, map += l.width)
+            for (Index y = 0; y < l.height; ++y, map += l.width) {
+                Index count = 0;
                 for (Index x = 0; x < l.width; ++x) {
-                    events[count] = {step, static_cast<std::uint16_t>(y),
-                                     static_cast<std::uint16_t>(x), map[x]};
-                    count += map[x] != 0.0f;
+                    columns[count] = static_cast<std::uint16_t>(x);
+                    count += is_spike(map[x]);
                 }
+                for (Index i = 0; i < count; ++i)
+                    scratch.events.push_back(
+                        {step, static_cast<std::uint16_t>(y), columns[i], map[columns[i]]});
+            }
         }
-    scratch.events.resize(count);
 }
 
 // Add the rows of z that the listed events meet to sums[(offset, channel)].
 void walk(const float* z, const Layer& l, float* sums, Scratch& scratch) {
-    scratch.row.resize(scratch.events.size() + 1);
-    scratch.value.resize(scratch.events.size() + 1);
+    const Index events = static_cast<Index>(scratch.events.size());
+    if (static_cast<Index>(scratch.row.size()) <= events) {
+        scratch.row.resize(2 * events + 1);
+        scratch.value.resize(2 * events + 1);
+    }
     std::int32_t* row = scratch.row.data();
     float* value = scratch.value.data();
     for (Index a = 0; a < l.kh; ++a)
         for (Index b = 0; b < l.kw; ++b, sums += l.stride) {
             const std::int32_t *rows = l.rows + a * l.height, *columns = l.columns + b * l.width;
+            const Event* event = scratch.events.data();
             Index count = 0;
-            for (const Event& e : scratch.events) {
-                const std::int32_t r = rows[e.row], c = columns[e.column];
-                row[count] = e.step + r + c;
-                value[count] = e.value;
+            for (Index i = 0; i < events; ++i) {
+                const std::int32_t r = rows[event[i].row], c = columns[event[i].column];
+                row[count] = event[i].step + r + c;
+                value[count] = event[i].value;
                 count += (r | c) >= 0;
             }
             gather_row(z, l.stride, row, value, count, sums);

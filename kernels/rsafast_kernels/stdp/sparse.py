@@ -10,6 +10,8 @@ from rsafast_kernels._threads import num_threads
 from rsafast_kernels.stdp.geometry import Geometry
 from rsafast_kernels.stdp.rule import Side, Term
 
+LISTING = 32  # additions that finding an event's row of the other train costs (bench_stdp.py)
+
 
 def density(train: Tensor) -> float:
     """Share of non-zero entries, estimated from at most some 65,000 of them."""
@@ -19,12 +21,17 @@ def density(train: Tensor) -> float:
 
 
 def lighter_side(pre: Tensor, post: Tensor, geometry: Geometry) -> tuple[Side, float]:
-    """Return the side whose events are fewer additions to walk, and its density."""
-    groups_out, channels_in = geometry.weight_shape[:2]
-    of_pre, of_post = density(pre), density(post)
-    additions_pre = of_pre * pre.numel() * groups_out // geometry.groups
-    additions_post = of_post * post.numel() * channels_in
-    return ("pre", of_pre) if additions_pre <= additions_post else ("post", of_post)
+    """Return the side whose events cost less to walk, and that cost over the dense product's.
+
+    Both costs count additions; the overhead of an event is some LISTING of them.
+    """
+    c_out, c_in = geometry.weight_shape[0] // geometry.groups, geometry.weight_shape[1]
+    costs: dict[Side, float] = {
+        "pre": density(pre) * (1 + LISTING / c_out), "post": density(post) * (1 + LISTING / c_in)
+    }  # fmt: skip
+    dense = {"pre": pre.numel() * c_out, "post": post.numel() * c_in}
+    side = min(costs, key=lambda side: costs[side] * dense[side])
+    return side, costs[side]
 
 
 def pair_sum(
