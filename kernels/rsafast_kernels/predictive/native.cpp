@@ -110,27 +110,28 @@ struct Gate {
     float operator()(Index i, float) const { return error[i]; }
 };
 
+// Errors are carried along, never computed as value - mu: far from the output they are smaller than
+// the rounding of a value.
 template <bool Momentum>
-struct Move {
-    float *value, *error, *velocity;
+struct Step {
+    static constexpr bool gates = true;
+    float *mu, *value, *error, *velocity;
     const float* back;
     float rate, momentum;
-    float operator()(Index i) const {
+    // The error after the value has moved, before its prediction does.
+    float moved(Index i) const {
         float change = error[i] - back[i];
         if constexpr (Momentum) {
             change = momentum * velocity[i] + change;
             velocity[i] = change;
         }
-        return value[i] -= rate * change;
+        return error[i] - rate * change;
     }
-};
-
-template <bool Momentum>
-struct Step {
-    static constexpr bool gates = true;
-    Move<Momentum> move;
     float operator()(Index i, float prediction) const {
-        return move.error[i] = move(i) - prediction;
+        const float renewed = moved(i) - (prediction - mu[i]);
+        mu[i] = prediction;
+        value[i] = prediction + renewed;
+        return error[i] = renewed;
     }
 };
 
@@ -241,47 +242,50 @@ void gate(Array<float> a, Array<const float> error, int activation, bool pooled,
 }
 
 template <bool Momentum>
-Move<Momentum> mover(Array<float>& value, Array<float>& error, const Array<const float>& back,
-                     Array<float>& velocity, float rate, float momentum) {
-    return {value.data(), error.data(), velocity.data(), back.data(), rate, momentum};
+Step<Momentum> stepper(Array<float>& mu, Array<float>& value, Array<float>& error,
+                       const Array<const float>& back, Array<float>& velocity, float rate,
+                       float momentum) {
+    return {mu.data(), value.data(), error.data(), velocity.data(), back.data(), rate, momentum};
 }
 
 // With momentum 0 `velocity` is not touched: any array does.
-void step(Array<float> a, Array<float> value, Array<float> error, Array<const float> back,
-          Array<float> velocity, float rate, float momentum, int activation, bool pooled,
-          int threads) {
+void step(Array<float> a, Array<float> mu, Array<float> value, Array<float> error,
+          Array<const float> back, Array<float> velocity, float rate, float momentum,
+          int activation, bool pooled, int threads) {
     const Shape s = shape_of(a, pooled);
     if (momentum == 0.0f)
         dispatch(activation, a.data(), s,
-                 Step<false>{mover<false>(value, error, back, velocity, rate, momentum)}, threads);
+                 stepper<false>(mu, value, error, back, velocity, rate, momentum), threads);
     else
         dispatch(activation, a.data(), s,
-                 Step<true>{mover<true>(value, error, back, velocity, rate, momentum)}, threads);
+                 stepper<true>(mu, value, error, back, velocity, rate, momentum), threads);
 }
 
 template <bool Momentum>
-void advance_block(const float* mu, Index begin, Index end, Move<Momentum> move) {
+void advance_block(Index begin, Index end, Step<Momentum> step) {
     RSAFAST_SIMD
-    for (Index i = begin; i < end; ++i) move.error[i] = move(i) - mu[i];
+    for (Index i = begin; i < end; ++i) {
+        const float error = step.moved(i);
+        step.error[i] = error;
+        step.value[i] = step.mu[i] + error;
+    }
 }
 
 template <bool Momentum>
-void advance_all(const float* mu, Index size, Move<Momentum> move, int threads) {
+void advance_all(Index size, Step<Momentum> step, int threads) {
     nb::gil_scoped_release release;
-    in_blocks(size, threads,
-              [=](Index begin, Index end) { advance_block(mu, begin, end, move); });
+    in_blocks(size, threads, [=](Index begin, Index end) { advance_block(begin, end, step); });
 }
 
-void advance(Array<const float> mu, Array<float> value, Array<float> error,
-             Array<const float> back, Array<float> velocity, float rate, float momentum,
-             int threads) {
+void advance(Array<float> mu, Array<float> value, Array<float> error, Array<const float> back,
+             Array<float> velocity, float rate, float momentum, int threads) {
     const Index size = static_cast<Index>(mu.size());
     if (momentum == 0.0f)
-        advance_all(mu.data(), size,
-                    mover<false>(value, error, back, velocity, rate, momentum), threads);
+        advance_all(size, stepper<false>(mu, value, error, back, velocity, rate, momentum),
+                    threads);
     else
-        advance_all(mu.data(), size,
-                    mover<true>(value, error, back, velocity, rate, momentum), threads);
+        advance_all(size, stepper<true>(mu, value, error, back, velocity, rate, momentum),
+                    threads);
 }
 
 }  // namespace
@@ -291,7 +295,8 @@ RSAFAST_KERNEL(predictive) {
           nb::arg("activation"), nb::arg("pooled"), nb::arg("threads"));
     m.def("predictive_gate", &gate, nb::arg("a").noconvert(), nb::arg("error").noconvert(),
           nb::arg("activation"), nb::arg("pooled"), nb::arg("threads"));
-    m.def("predictive_step", &step, nb::arg("a").noconvert(), nb::arg("value").noconvert(),
+    m.def("predictive_step", &step, nb::arg("a").noconvert(), nb::arg("mu").noconvert(),
+          nb::arg("value").noconvert(),
           nb::arg("error").noconvert(), nb::arg("back").noconvert(),
           nb::arg("velocity").noconvert(), nb::arg("rate"), nb::arg("momentum"),
           nb::arg("activation"), nb::arg("pooled"), nb::arg("threads"));

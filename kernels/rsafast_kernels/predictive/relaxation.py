@@ -8,6 +8,7 @@ convolution, one convolution and one element-wise pass a layer; what cannot chan
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -84,6 +85,21 @@ class Chain:
         """Leave act'(a) * unpool(error) in `a`, and return it."""
         return self.passes.gate(a, error, self.layers[level].activation, self.layers[level].pool)
 
+    def advance(self, level: int, back: Tensor, descent: Descent) -> None:
+        """Move a value whose prediction stays."""
+        self.passes.advance(*self._state(level, back, descent))
+
+    def step(self, level: int, a: Tensor, back: Tensor, descent: Descent) -> None:
+        """Move a value, renew its prediction from the pre-activation, and gate its error."""
+        layer = self.layers[level]
+        self.gated[level] = self.passes.step(
+            a, *self._state(level, back, descent), layer.activation, layer.pool
+        )
+
+    def _state(self, level: int, back: Tensor, descent: Descent) -> tuple[Any, ...]:
+        own = (self.mu[level], self.values[level], self.errors[level])
+        return *own, back, self.velocities[level], descent.rate, descent.momentum
+
     def gradients(self) -> list[LayerGradient]:
         """Weight gradients of all layers, each from its own error and input."""
         return [
@@ -141,15 +157,12 @@ def standard(
             on_step(chain.gradients())
             layers[:] = [folded(layer) for layer in chain.given]
         for level, back in zip(range(lowest, top), backs, strict=True):
-            state = (chain.values[level], chain.errors[level], back, chain.velocities[level],
-                     descent.rate, descent.momentum)  # fmt: skip
             if skip and level == 0:
-                chain.passes.advance(chain.mu[0], *state)
+                chain.advance(0, back, descent)
                 continue
             below_moved = not skip or level > lowest
             a = forward(layers[level], chain.below(level)) if below_moved else chain.a[level]
-            layer = layers[level]
-            chain.gated[level] = chain.passes.step(a, *state, layer.activation, layer.pool)
+            chain.step(level, a, back, descent)
         chain.renew_output()
         watch()
     if skip and 0 < top <= descent.steps:
@@ -174,11 +187,9 @@ def fixed_prediction(
             moving = range(lowest, lowest + 1 if number <= top else lowest)
         backs = [chain.back(level + 1) for level in moving]
         for level, back in zip(moving, backs, strict=True):
-            _descend(chain, level, back, descent)
+            chain.advance(level, back, descent)
             chain.gated[level] = chain.gate(level, chain.a[level].clone(), chain.errors[level])
         watch()
-    for value, mu, error in zip(chain.values, chain.mu, chain.errors, strict=False):
-        torch.add(mu, error, out=value)
 
 
 def error_based(chain: Chain, descent: Descent, watch: Callable[[], None]) -> None:
@@ -192,7 +203,7 @@ def error_based(chain: Chain, descent: Descent, watch: Callable[[], None]) -> No
         signal = chain.gated[top]
         for level in range(top - 1, -1, -1):
             back = backward(chain.layers[level + 1], _present(signal), chain.values[level])
-            _descend(chain, level, back, descent)
+            chain.advance(level, back, descent)
             if level:
                 signal = chain.gate(level, chain.a[level], back)
         for level in range(top):
@@ -207,15 +218,6 @@ def error_based(chain: Chain, descent: Descent, watch: Callable[[], None]) -> No
         watch()
     for level in range(top):
         chain.gated[level] = chain.gate(level, chain.a[level], chain.errors[level])
-
-
-def _descend(chain: Chain, level: int, back: Tensor, descent: Descent) -> None:
-    """Move an error towards what the layer above asks for."""
-    change = chain.errors[level] - back
-    velocity = chain.velocities[level]
-    if velocity is not None:
-        change = velocity.mul_(descent.momentum).add_(change)
-    chain.errors[level].sub_(change, alpha=descent.rate)
 
 
 def _or_zeros(gated: Tensor | None, like: Tensor) -> Tensor:

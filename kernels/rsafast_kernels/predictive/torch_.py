@@ -59,20 +59,22 @@ def advance(
     rate: float,
     momentum: float,
 ) -> None:
-    """Move a value down its energy, and renew its error against the prediction `mu`, in place.
+    """Move a value, whose prediction `mu` stays, down its energy, in place.
 
-    velocity <- momentum * velocity + (error - back); value <- value - rate * velocity;
-    error <- value - mu.
+    velocity <- momentum * velocity + (error - back); error <- error - rate * velocity;
+    value <- mu + error. Errors are carried along, never computed as value - mu: far from the output
+    they are smaller than the rounding of a value.
     """
     change = error - back
     if velocity is not None:
         change = velocity.mul_(momentum).add_(change)
-    value.sub_(change, alpha=rate)
-    torch.sub(value, mu, out=error)
+    error.sub_(change, alpha=rate)
+    torch.add(mu, error, out=value)
 
 
 def step(
     a: Tensor,
+    mu: Tensor,
     value: Tensor,
     error: Tensor,
     back: Tensor,
@@ -82,6 +84,14 @@ def step(
     activation: str,
     pool: int | None,
 ) -> Tensor:
-    """`advance` against the prediction from `a`, then `gate` the new error, which is returned."""
-    advance(predict(a, activation, pool), value, error, back, velocity, rate, momentum)
+    """`advance`, take the prediction from `a` for the old one, and `gate` the new error.
+
+    error <- error - (prediction - mu); mu <- prediction; value <- mu + error. The gated error is
+    returned.
+    """
+    advance(mu, value, error, back, velocity, rate, momentum)
+    prediction = predict(a, activation, pool)
+    error.sub_(prediction - mu)
+    mu.copy_(prediction)
+    torch.add(mu, error, out=value)
     return gate(a, error, activation, pool)

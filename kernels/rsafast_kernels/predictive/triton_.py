@@ -61,15 +61,15 @@ def _slope(a, v, ACTIVATION: tl.constexpr):  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _moved(  # type: ignore[no-untyped-def]
-    at, mask, p_value, p_error, p_back, p_velocity, rate, momentum, MOMENTUM: tl.constexpr
+    at, mask, p_error, p_back, p_velocity, rate, momentum, MOMENTUM: tl.constexpr
 ):
-    change = tl.load(p_error + at, mask) - tl.load(p_back + at, mask)
+    # The error after the value has moved, before its prediction does.
+    error = tl.load(p_error + at, mask)
+    change = error - tl.load(p_back + at, mask)
     if MOMENTUM:
         change += momentum * tl.load(p_velocity + at, mask)
         tl.store(p_velocity + at, change, mask)
-    value = tl.load(p_value + at, mask) - rate * change
-    tl.store(p_value + at, value, mask)
-    return value
+    return error - rate * change
 
 
 @triton.jit
@@ -77,21 +77,22 @@ def advance_kernel(  # type: ignore[no-untyped-def]
     p_mu, p_value, p_error, p_back, p_velocity, size, rate, momentum,
     MOMENTUM: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """error <- value - mu, after the value has moved."""
+    """Move errors, and values with them."""
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     mask = at < size
-    value = _moved(at, mask, p_value, p_error, p_back, p_velocity, rate, momentum, MOMENTUM)
-    tl.store(p_error + at, value - tl.load(p_mu + at, mask), mask)
+    error = _moved(at, mask, p_error, p_back, p_velocity, rate, momentum, MOMENTUM)
+    tl.store(p_error + at, error, mask)
+    tl.store(p_value + at, tl.load(p_mu + at, mask) + error, mask)
 
 
 @triton.jit
 def pass_kernel(  # type: ignore[no-untyped-def]
-    p_a, p_value, p_error, p_back, p_velocity, size, channels, columns, rows, line, image,
+    p_a, p_mu, p_value, p_error, p_back, p_velocity, size, channels, columns, rows, line, image,
     rate, momentum,
     ACTIVATION: tl.constexpr, POOL: tl.constexpr, MODE: tl.constexpr, MOMENTUM: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """MODE "predict" writes p_value, "gate" reads p_error, "step" moves first; see torch_.py.
+    """MODE "predict" writes p_mu, "gate" reads p_error, "step" moves first; see torch_.py.
 
     `line` and `image` are the elements of a row and of an image of the pre-activation.
     """
@@ -116,11 +117,13 @@ def pass_kernel(  # type: ignore[no-untyped-def]
         a = tl.load(p_a + at, mask)
         mu = _activate(a, ACTIVATION)
     if MODE == "predict":
-        tl.store(p_value + at, mu, mask)
+        tl.store(p_mu + at, mu, mask)
     else:
         if MODE == "step":
-            value = _moved(at, mask, p_value, p_error, p_back, p_velocity, rate, momentum, MOMENTUM)
-            error = value - mu
+            error = _moved(at, mask, p_error, p_back, p_velocity, rate, momentum, MOMENTUM)
+            error -= mu - tl.load(p_mu + at, mask)
+            tl.store(p_mu + at, mu, mask)
+            tl.store(p_value + at, mu + error, mask)
             tl.store(p_error + at, error, mask)
         else:
             error = tl.load(p_error + at, mask)
@@ -144,13 +147,13 @@ def predict(a: Tensor, activation: str, pool: int | None) -> Tensor:
             (n, c, height // 2, width // 2), dtype=a.dtype, device=a.device,
             memory_format=torch.channels_last,
         )  # fmt: skip
-    _launch("predict", a, mu, mu, mu, None, 0.0, 0.0, activation, pool)
+    _launch("predict", a, mu, mu, mu, mu, None, 0.0, 0.0, activation, pool)
     return mu
 
 
 def gate(a: Tensor, error: Tensor, activation: str, pool: int | None) -> Tensor:
     """Leave act'(a) * unpool(error) in `a`, and return it."""
-    _launch("gate", a, error, error, error, None, 0.0, 0.0, activation, pool)
+    _launch("gate", a, error, error, error, error, None, 0.0, 0.0, activation, pool)
     return _without_margin(a, pool)
 
 
@@ -163,7 +166,7 @@ def advance(
     rate: float,
     momentum: float,
 ) -> None:
-    """Move a value down its energy and renew its error, in place (see torch_.py)."""
+    """Move a value down its energy, its prediction staying, in place (see torch_.py)."""
     size = _size(mu)
     spare = error if velocity is None else velocity
     advance_kernel[(triton.cdiv(size, BLOCK),)](
@@ -174,6 +177,7 @@ def advance(
 
 def step(
     a: Tensor,
+    mu: Tensor,
     value: Tensor,
     error: Tensor,
     back: Tensor,
@@ -183,14 +187,15 @@ def step(
     activation: str,
     pool: int | None,
 ) -> Tensor:
-    """`advance` against the prediction from `a`, then `gate` the new error, in one pass."""
-    _launch("step", a, value, error, back, velocity, rate, momentum, activation, pool)
+    """`advance`, renew the prediction from `a`, and `gate` the new error, in one pass."""
+    _launch("step", a, mu, value, error, back, velocity, rate, momentum, activation, pool)
     return _without_margin(a, pool)
 
 
 def _launch(
     mode: str,
     a: Tensor,
+    mu: Tensor,
     value: Tensor,
     error: Tensor,
     back: Tensor,
@@ -207,7 +212,7 @@ def _launch(
         channels, height, width = a.shape[1:]
     spare: Any = error if velocity is None else velocity
     pass_kernel[(triton.cdiv(size, BLOCK),)](
-        a, value, error, back, spare, size, channels, width // 2, height // 2,
+        a, mu, value, error, back, spare, size, channels, width // 2, height // 2,
         width * channels, height * width * channels, rate, momentum,
         ACTIVATION=activation, POOL=pool is not None, MODE=mode, MOMENTUM=velocity is not None,
         BLOCK=BLOCK,

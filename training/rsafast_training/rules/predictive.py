@@ -25,6 +25,10 @@ from rsafast_training.rules.backprop import GradientRule
 from rsafast_training.rules.base import StepResult
 
 
+def _decoupled_decay() -> OptimiserSettings:
+    return OptimiserSettings(optimiser="adamw")
+
+
 @dataclass(frozen=True, slots=True)
 class PredictiveSettings:
     """Settings of predictive coding; see :func:`rsafast_kernels.predictive.relax`.
@@ -38,7 +42,8 @@ class PredictiveSettings:
         1 is backpropagation; or "incremental" (Salvatori et al. 2024), where the weights follow in
         every step of inference, so that the optimiser takes `steps` steps a batch.
     solver : "state" (values move), or "error" (errors move, with the same equilibria).
-    optimiser : as backpropagation's.
+    optimiser : AdamW; else as backpropagation's. Errors shrink with every layer down, by a factor
+        near `rate`, so that a penalty added to the gradient, as Adam's, would outweigh them there.
     """
 
     steps: int = 7
@@ -47,7 +52,7 @@ class PredictiveSettings:
     loss: Loss = "ce"
     schedule: Schedule = "standard"
     solver: Solver = "state"
-    optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
+    optimiser: OptimiserSettings = field(default_factory=_decoupled_decay)
 
     def __post_init__(self) -> None:
         check_options(
