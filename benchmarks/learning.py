@@ -42,7 +42,7 @@ class Plan:
 PLANS = {
     "untrained": Plan("untrained", {"rule": "untrained"}),
     "bp": Plan("backpropagation", {"rule": "bp", "epochs": 20}),
-    "fa": Plan("feedback alignment, every layer", {"rule": "fa", "epochs": 20}),
+    "fa": Plan("feedback alignment, every layer", {"rule": "fa", "epochs": 30}),
     "stdp": Plan("STDP, readout by its own error", {"rule": "stdp", "epochs": 10}),
     "bp-plain": Plan(
         "backpropagation, no batch norm", {"rule": "bp", "epochs": 10, "batch_norm": "none"}
@@ -56,7 +56,7 @@ def config(name: str, data: str) -> TrainConfig:
     plan = PLANS[name].config
     last = plan.get("epochs", 0)
     return TrainConfig(
-        **plan, name=name, data=data, seeds=SEEDS, checkpoints=(0, 1, 5, 10, last),
+        **plan, name=name, data=data, seeds=SEEDS, checkpoints=(0, 1, 5, 10, 20, last),
         stack="one-by-one",
     )  # fmt: skip
 
