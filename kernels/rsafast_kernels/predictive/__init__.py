@@ -30,10 +30,11 @@ from rsafast_kernels.predictive.layer import (
     Activation,
     Layer,
     LayerGradient,
+    channels_last,
     folded,
     forward,
-    no_gradient,
     weight_gradient,
+    weight_gradients,
 )
 from rsafast_kernels.predictive.relaxation import Chain, Descent, OnStep
 
@@ -86,10 +87,7 @@ class Relaxation:
     @full_precision()
     def gradients(self) -> list[LayerGradient]:
         """Return `local_gradient` of every layer, without computing its pre-activation again."""
-        return [
-            no_gradient(layer) if gated is None else weight_gradient(layer, gated, below)
-            for layer, gated, below in zip(self.layers, self.gated, self.inputs, strict=True)
-        ]
+        return weight_gradients(self.layers, self.gated, self.inputs)
 
 
 @torch.no_grad()
@@ -186,10 +184,7 @@ def local_gradient(
     LayerGradient, mean over the batch; a descent step subtracts it.
     """
     passes = passes_for(below, backend)
-    if below.ndim == 4:
-        below = below.contiguous(memory_format=torch.channels_last)
-    if error.ndim == 4:
-        error = error.contiguous(memory_format=torch.channels_last)
+    below, error = channels_last(below), channels_last(error)
     a = forward(folded(layer), below)
     expected = passes.predict(a, layer.activation, layer.pool).shape
     if error.shape != expected:

@@ -7,6 +7,7 @@ convolutions become one grouped convolution, dense layers one batched matrix pro
 Maps are (N, S*C, H, W), seed-major channels, in memory channels last; vectors are (S, N, F).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -94,6 +95,13 @@ class LayerGradient:
     shift: Tensor | None = None
 
 
+def channels_last(value: Tensor) -> Tensor:
+    """Return a map in channels-last memory, a vector in contiguous memory."""
+    if value.ndim == 4:
+        return value.contiguous(memory_format=torch.channels_last)
+    return value.contiguous()
+
+
 def folded(layer: Layer) -> Layer:
     """Return the layer with its affine inside weight and bias, weights laid out channels last."""
     weight, bias = layer.weight.detach(), None if layer.bias is None else layer.bias.detach()
@@ -116,7 +124,7 @@ def forward(layer: Layer, below: Tensor) -> Tensor:
             below, weight.flatten(0, 1), flat, [layer.stride] * 2, [layer.padding] * 2, [1, 1],
             False, [0, 0], layer.seeds,
         )  # fmt: skip
-        return a.contiguous(memory_format=torch.channels_last)
+        return channels_last(a)
     vectors = _as_vectors(layer, below)
     if bias is None:
         return torch.bmm(vectors, weight.mT)
@@ -127,13 +135,13 @@ def backward(layer: Layer, gated: Tensor, below: Tensor) -> Tensor:
     """Return W^T gated, in the shape of the value `below`."""
     if layer.convolutional:
         back, _, _ = _convolution_backward(layer, gated, below, [True, False, False])
-        return back.contiguous(memory_format=torch.channels_last)
+        return channels_last(back)
     back = torch.bmm(gated, layer.weight)
     if layer.mask is not None:
         back *= layer.mask
     if below.ndim == 3:
         return back
-    return back.transpose(0, 1).reshape(below.shape).contiguous(memory_format=torch.channels_last)
+    return channels_last(back.transpose(0, 1).reshape(below.shape))
 
 
 def weight_gradient(layer: Layer, gated: Tensor, below: Tensor) -> LayerGradient:
@@ -157,9 +165,17 @@ def weight_gradient(layer: Layer, gated: Tensor, below: Tensor) -> LayerGradient
     return _unfolded(layer, weight / -samples, bias / -samples)
 
 
-def no_gradient(layer: Layer) -> LayerGradient:
-    """Return zeros, for a layer whose error is exactly zero."""
+def weight_gradients(
+    layers: Sequence[Layer], gated: Sequence[Tensor | None], inputs: Sequence[Tensor]
+) -> list[LayerGradient]:
+    """`weight_gradient` of every layer; None stands for an error that is exactly zero."""
+    return [
+        _no_gradient(layer) if error is None else weight_gradient(layer, error, below)
+        for layer, error, below in zip(layers, gated, inputs, strict=True)
+    ]
 
+
+def _no_gradient(layer: Layer) -> LayerGradient:
     def zeros(parameter: Tensor | None) -> Tensor | None:
         return None if parameter is None else torch.zeros_like(parameter)
 

@@ -18,9 +18,10 @@ from rsafast_kernels.predictive.layer import (
     Layer,
     LayerGradient,
     backward,
+    channels_last,
     folded,
     forward,
-    weight_gradient,
+    weight_gradients,
 )
 
 OnStep = Callable[[list[LayerGradient]], None]
@@ -46,7 +47,7 @@ class Chain:
         self.passes = passes
         self.loss = loss
         self.top = len(layers) - 1
-        self.x = x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x.contiguous()
+        self.x = channels_last(x)
         self.a: list[Tensor] = []
         self.mu: list[Tensor] = []
         self._feed_forward()
@@ -102,12 +103,7 @@ class Chain:
 
     def gradients(self) -> list[LayerGradient]:
         """Weight gradients of all layers, each from its own error and input."""
-        return [
-            weight_gradient(layer, _or_zeros(gated, a), self.below(level))
-            for level, (layer, gated, a) in enumerate(
-                zip(self.given, self.gated, self.a, strict=True)
-            )
-        ]
+        return weight_gradients(self.given, self.gated, [self.x, *self.values])
 
     def energy(self) -> Tensor:
         """Energy of every network, mean over the batch: (S,)."""
@@ -218,10 +214,6 @@ def error_based(chain: Chain, descent: Descent, watch: Callable[[], None]) -> No
         watch()
     for level in range(top):
         chain.gated[level] = chain.gate(level, chain.a[level], chain.errors[level])
-
-
-def _or_zeros(gated: Tensor | None, like: Tensor) -> Tensor:
-    return torch.zeros_like(like) if gated is None else gated
 
 
 def _present(signal: Tensor | None) -> Tensor:
