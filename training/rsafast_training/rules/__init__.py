@@ -14,6 +14,7 @@ from rsafast_training.rules.base import Rule, StepResult
 from rsafast_training.rules.feedback import FeedbackAlignment
 from rsafast_training.rules.predictive import PredictiveCoding
 from rsafast_training.rules.published import PUBLISHED
+from rsafast_training.rules.stdp import SpikeTiming
 
 __all__ = [
     "PROFILES",
@@ -27,7 +28,8 @@ __all__ = [
 
 RULES: dict[str, dict[str, type[Rule]]] = {
     "corrected": {
-        rule.name: rule for rule in (Untrained, Backprop, FeedbackAlignment, PredictiveCoding)
+        rule.name: rule
+        for rule in (Untrained, Backprop, FeedbackAlignment, PredictiveCoding, SpikeTiming)
     },
     "faithful": {rule.name: rule for rule in PUBLISHED},
 }
