@@ -132,6 +132,7 @@ def one_convolution(**settings: Any) -> PlasticConvolution:
 
 def test_input_before_the_spike_potentiates_and_input_after_it_depresses() -> None:
     layer = one_convolution(steps=4)
+    layer.state["theta"].fill_(-0.6)
     synapses = torch.zeros(1, 32, 27)
     synapses[0, 0, :2] = math.sqrt(0.5)
     synapses[0, 1:, 26] = 1.0
@@ -150,7 +151,7 @@ def test_input_before_the_spike_potentiates_and_input_after_it_depresses() -> No
 
 def test_thresholds_even_out_how_often_channels_spike() -> None:
     layer, draws = one_convolution(), torch.Generator().manual_seed(4)
-    layer.rate = 0.0
+    layer.state["theta"].fill_(-0.6)
     synapses = torch.nn.functional.normalize(torch.randn(1, 32, 27, generator=draws) + 0.3, dim=-1)
     for part in range(2):
         layer.start_epoch(0.0, [])
@@ -162,9 +163,28 @@ def test_thresholds_even_out_how_often_channels_spike() -> None:
             assert shares.sum().item() == pytest.approx(0.9, abs=0.02)
             assert shares.amin().item() > 0.8 * 0.9 / 32
             assert shares.amax().item() < 1.2 * 0.9 / 32
-    layer = one_convolution()  # thresholds at rest: far from even
+    layer = one_convolution()
+    layer.state["theta"].fill_(-0.6)  # equal thresholds: far from equal spikes
     layer._after_spikes(synapses, encode(patches + patches.mean(-1, keepdim=True), 8))
     assert (layer.wins / layer.presented).amin().item() < 0.2 * 0.9 / 32
+
+
+def test_thresholds_begin_where_most_patches_make_a_channel_spike() -> None:
+    rule = make((5,))
+    steps(rule, digits(1, seeds=1, batch=64))
+    for name in CONVOLUTIONS:
+        assert rule.diagnostics()[f"spiking/{name}"].item() == pytest.approx(0.9, abs=0.02), name
+
+
+def test_the_last_epoch_is_the_readouts() -> None:
+    rule = make(epochs=2)
+    steps(rule, digits(2))
+    start_epoch(rule.model, rule, 2)
+    before = weights(rule.model)
+    steps(rule, digits(1))
+    for name, after in weights(rule.model).items():
+        assert torch.equal(after, before[name]) == (name in CONVOLUTIONS), name
+    assert rule.diagnostics() == {}
 
 
 def test_the_encoder_decorrelates_and_the_decoder_undoes_it() -> None:

@@ -39,8 +39,8 @@ from rsafast_training.randomness import generators
 from rsafast_training.rules.base import Rule, StepResult, cross_entropy, prefixed, without_prefix
 
 _EARLIEST = 2.0  # components of this size, in units of the patch's rms, spike in the first step
-_THRESHOLD = 0.4  # resting, for input of unit length a patch; adapts from there
-_FIRING = 0.9  # share of patches at which thresholds let a channel spike
+_THRESHOLD = 1.0  # of the neuron; where spikes really begin is _THRESHOLD + theta
+_FIRING = 0.9  # share of patches that thresholds let a channel spike at
 _THRESHOLD_RATE = 0.01  # a batch
 _MEMORY = 0.01  # weight of a batch in mean and covariance, once there are many
 _RENEWAL = 64  # batches between two encoders, after those of batches 1, 2, 4, 8, ...
@@ -53,7 +53,8 @@ class STDPSettings:
     Attributes
     ----------
     rate : of learning in the first epoch; a synaptic vector of length 1 moves by up to about half
-        of this a batch. It falls to 0 as a cosine over all epochs.
+        of this a batch. It falls as a cosine to 0 in the last epoch, which is the readout's alone.
+        0 leaves the convolutions as they were drawn.
     patches : of every image in a batch that each convolution learns from.
     steps : of time in which a patch spikes.
     tau_membrane, tau_plus, tau_minus : time constants of membrane, LTP and LTD, in steps.
@@ -120,7 +121,8 @@ class SpikeTiming(Rule):
     def start_epoch(self, epoch: int) -> None:
         """Set the learning rates, and the generators of positions."""
         self.optimiser.start_epoch(epoch)
-        rate = self.settings.rate * (1 + cos(pi * (epoch - 1) / self.epochs)) / 2
+        done = (epoch - 1) / max(1, self.epochs - 1)
+        rate = self.settings.rate * (1 + cos(pi * done)) / 2
         for name, layer in self._plastic.items():
             layer.start_epoch(rate, generators(self.seeds, f"stdp/{name}", epoch))
 
@@ -129,7 +131,8 @@ class SpikeTiming(Rule):
         x = self.model.stack_images(images).contiguous(memory_format=torch.channels_last)
         with torch.no_grad():
             for block in self.model.blocks[: len(self._plastic)]:
-                self._plastic[block.name].learn(x)
+                if self._plastic[block.name].rate:
+                    self._plastic[block.name].learn(x)
                 x = block(x)
         for block in self._readout:
             x = block(self.model.block_input(block, x))
@@ -142,6 +145,8 @@ class SpikeTiming(Rule):
         """Share of patches that made a channel spike, and share of all spikes of the rarest."""
         found: dict[str, Tensor] = {}
         for name, layer in self._plastic.items():
+            if not layer.presented:
+                continue
             found[f"spiking/{name}"] = layer.wins.sum(-1) / layer.presented
             found[f"rarest/{name}"] = layer.wins.amin(-1) / layer.wins.sum(-1).clamp(min=1)
         return found
@@ -216,6 +221,8 @@ class PlasticConvolution:
         """Synapses (S, out, D) after patches have spiked, pre (T, S, M, D); moves thresholds."""
         theta, samples, inputs = self.state["theta"], *pre.shape[2:]
         current = (pre @ synapses.mT) * inputs**-0.5
+        if self.state["batches"] == 1:
+            theta.copy_(self._initial_theta(current))
         post, _ = lif(current, self._neuron, state=LIFState.rest(current, theta))
         wins = post.sum((0, 2))
         theta += _THRESHOLD_RATE * (wins * wins.shape[1] / samples - _FIRING).clamp(max=3)
@@ -224,6 +231,15 @@ class PlasticConvolution:
         change = stdp_linear(pre, post, synapses, self._window, reduction="sum")
         step = self.rate * inputs**-0.5 / wins.clamp(min=1)
         return F.normalize(synapses + step.unsqueeze(-1) * change, dim=-1)
+
+    def _initial_theta(self, current: Tensor) -> Tensor:
+        """Theta, (S, 1), at which _FIRING of the patches would make a channel spike."""
+        potential = torch.zeros_like(current[0])
+        peak = potential.new_full(current.shape[1:3], -float("inf"))
+        for arriving in current:
+            potential = self._neuron.leak * potential + arriving
+            peak = torch.maximum(peak, potential.amax(-1))
+        return peak.quantile(1 - _FIRING, dim=-1, keepdim=True) - _THRESHOLD
 
     def _patches(self, x: Tensor) -> Tensor:
         """Patches at random positions of every map, (S, M, D), zero-padded as the convolution's."""
