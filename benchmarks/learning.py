@@ -3,7 +3,7 @@
 Usage: ``python benchmarks/learning.py train DATA OUT [--only bp,fa]`` (about an hour on two cores;
 runs that are there are resumed), then ``report OUT``. DATA is a data set as rsafast train names
 it, such as ``npz:cifar10_jpeg_origorder.npz``. The table goes to benchmarks/results/learning.md,
-its rows to learning.csv beside it and the figure to docs/images/learning.svg.
+its rows to learning.csv beside it, and table and figure to docs/training/learning.md.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from rsafast_training.trainer import Progress, train
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 FIGURE = HERE.parent / "docs" / "images" / "learning.svg"
+PAGE = HERE.parent / "docs" / "training" / "learning.md"
 SEEDS = (0, 1, 2)
 READ_OUT = ("conv1", "conv3")
 
@@ -192,6 +193,9 @@ def report(out: Path) -> None:
     table.to_csv(RESULTS / "learning.csv", index=False, float_format="%.5g")
     text = markdown(table, stored["versions"], "CIFAR-10 (JPEG q75 copy)")
     (RESULTS / "learning.md").write_text(text)
+    before, rest = PAGE.read_text().split("<!-- learning:start -->")
+    after = rest.split("<!-- learning:end -->")[1]
+    PAGE.write_text(f"{before}<!-- learning:start -->\n{text}<!-- learning:end -->{after}")
     draw(table, out)
     sys.stdout.write(text)
 

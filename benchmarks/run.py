@@ -26,8 +26,10 @@ FIGURE = HERE.parent / "docs" / "images" / "speed.svg"
 SUITES = {
     "kernels": (("bench_permutation.py", "bench_rank.py", "bench_pairwise.py"), ""),
     "inference": (("bench_inference.py",), "inference-"),
+    "training": (("bench_stdp.py", "bench_predictive.py", "bench_training.py"), "training-"),
 }
-PACKAGES = ("rsafast", "numpy", "scipy", "scikit-bio", "rsatoolbox", "mne-rsa", "numba")
+PACKAGES = ("rsafast", "numpy", "scipy", "scikit-bio", "rsatoolbox", "mne-rsa", "numba", "torch",
+            "spikingjelly")  # fmt: skip
 
 Row = dict[str, Any]
 
@@ -168,6 +170,53 @@ def inference_table(stored: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def training_table(stored: dict[str, Any]) -> str:
+    """Markdown table of the steps of learning rules beside their peers."""
+    rows, versions = stored["benchmarks"], stored["versions"]
+    lines = [
+        f"Medians on {stored['cores']} cores of an {stored['processor']} ({stored['date']}; torch"
+        f" {versions['torch']}, SpikingJelly {versions['spikingjelly']}), answers compared first:",
+        "",
+        "| what | rsafast | beside it | ratio |",
+        "|---|---|---|---|",
+    ]
+    for layer, channels in (("3-32, 32x32", "3→32"), ("32-64, 16x16", "32→64"),
+                            ("64-128, 8x8", "64→128")):  # fmt: skip
+        ours, theirs = (
+            seconds(rows, f"test_stdp_conv2d[{layer}-0.1-{p}]") for p in ("auto", "spikingjelly")
+        )
+        side = layer.split(", ")[1].replace("x", " × ")
+        lines.append(
+            f"| STDP of a convolution, {channels}, {side}, 10 steps, 16 images, 10 % spikes |"
+            f" {1e3 * ours:.1f} ms | SpikingJelly {1e3 * theirs:,.0f} ms | {theirs / ours:.0f}× |"
+        )
+    named = {row["name"]: row for row in rows}
+    for size, n in ((32, 128), (8, 128)):
+        row = named[f"test_feedback_alignment_step[{size}-{n}]"]
+        fa, bp = (f"{1e3 * row[f'{rule}_seconds']:.0f} ms" for rule in ("fa", "bp"))
+        lines.append(
+            f"| feedback alignment, cnn3, {n} images of {size} × {size} | {fa} |"
+            f" backpropagation {bp} | {row['ratio']:.2f} of its time |"
+        )
+    pc, bp, prototype = (
+        seconds(rows, f"test_predictive_step[{p}-gradients]")
+        for p in ("rsafast", "bp", "autograd")
+    )
+    lines.append(
+        f"| predictive coding, 7 steps, cnn3, 128 images of 32 × 32 | {1e3 * pc:.0f} ms |"
+        f" backpropagation {1e3 * bp:.0f} ms, autograd prototype {1e3 * prototype:.0f} ms |"
+        f" {pc / bp:.2f} of backpropagation's time; {prototype / pc:.1f}× the prototype |"
+    )
+    for size, n in ((32, 128), (8, 128), (8, 32)):
+        row = named[f"test_five_seeds_stacked[{size}-{n}]"]
+        lines.append(
+            f"| five seeds stacked, cnn3, {n} images of {size} × {size} |"
+            f" {1e3 * row['stacked_seconds']:.0f} ms | one by one {1e3 * row['alone_seconds']:.0f}"
+            f" ms | {row['ratio']:.2f}× |"
+        )
+    return "\n".join(lines)
+
+
 def draw(stored: dict[str, Any]) -> None:
     """Shuffles a second against the number of stimuli, ours and the peer's."""
     rows = stored["benchmarks"]
@@ -217,11 +266,15 @@ def main() -> None:
 
 def report(suite: str, stored: dict[str, Any]) -> None:
     """Draw the figure and fill the table of one suite."""
+    tables = {
+        "kernels": (table, "speed"),
+        "inference": (inference_table, "inference-speed"),
+        "training": (training_table, "training-speed"),
+    }
+    make, marker = tables[suite]
+    text = make(stored)
     if suite == "kernels":
         draw(stored)
-        text, marker = table(stored), "speed"
-    else:
-        text, marker = inference_table(stored), "inference-speed"
     fill_readme(text, marker)
     sys.stdout.write(text + "\n")
 

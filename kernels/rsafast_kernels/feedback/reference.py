@@ -18,7 +18,8 @@ def conv2d_gradients(
         channels = slice(first, first + in_channels)
         for i in range(dy.shape[2]):
             for j in range(dy.shape[3]):
-                rows, columns = slice(i * stride, i * stride + kh), slice(j * stride, j * stride + kw)
+                top, left = i * stride, j * stride
+                rows, columns = slice(top, top + kh), slice(left, left + kw)
                 error = dy[:, o, i, j][:, None, None, None]
                 dw[o] += (error * padded[:, channels, rows, columns]).sum(0)
                 dx[:, channels, rows, columns] += error * feedback[o]
