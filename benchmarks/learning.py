@@ -42,7 +42,7 @@ class Plan:
 
 PLANS = {
     "untrained": Plan("untrained", {"rule": "untrained"}),
-    "bp": Plan("backpropagation", {"rule": "bp", "epochs": 20}),
+    "bp": Plan("backpropagation", {"rule": "bp", "epochs": 10}),
     "fa": Plan("feedback alignment, every layer", {"rule": "fa", "epochs": 30}),
     "stdp": Plan("STDP, readout by its own error", {"rule": "stdp", "epochs": 10}),
     "bp-plain": Plan(

@@ -27,6 +27,8 @@ class OptimiserSettings:
     schedule : "cosine" falls to 0 over all epochs, "step" divides by 10 every third of them,
         "constant" stays. Set once an epoch.
     clip_norm : largest norm of the gradient of one network; None never clips.
+    eps : added to the root mean square that adam and adamw divide gradients by; layers whose
+        gradients are not far above it learn slowly.
     """
 
     optimiser: Literal["adam", "adamw", "sgd"] = "adam"
@@ -35,6 +37,7 @@ class OptimiserSettings:
     weight_decay: float = 1e-4
     schedule: Literal["cosine", "step", "constant"] = "cosine"
     clip_norm: float | None = 1.0
+    eps: float = 1e-8
 
     def __post_init__(self) -> None:
         if self.optimiser not in _KINDS:
@@ -67,6 +70,8 @@ class Optimiser:
         options: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
         if settings.optimiser == "sgd":
             options["momentum"] = settings.momentum
+        else:
+            options["eps"] = settings.eps
         self._torch = _KINDS[settings.optimiser](self.parameters, **options)
 
     def start_epoch(self, epoch: int) -> None:

@@ -25,8 +25,10 @@ from rsafast_training.rules.backprop import GradientRule
 from rsafast_training.rules.base import StepResult
 
 
-def _decoupled_decay() -> OptimiserSettings:
-    return OptimiserSettings(optimiser="adamw")
+def _adaptive() -> OptimiserSettings:
+    # Gradients of the first layer are near rate ** depth times backpropagation's, which an eps of
+    # 1e-8 would drown.
+    return OptimiserSettings(optimiser="adamw", eps=1e-16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,11 @@ class PredictiveSettings:
     Attributes
     ----------
     steps : of inference on a batch.
-    rate, momentum : of the descent in the values.
+    rate, momentum : of the descent in the values. Larger rates let the values come nearer to their
+        equilibrium and learn less well: a value that has moved towards the label along the output
+        weights makes these weights grow along themselves. On 8,000 images of CIFAR-10, test
+        accuracy of cnn3 after 10 epochs is 53 % at .05, where the output weights grow to 7 times
+        their norm, and that of backpropagation at .005 (docs/training/predictive-coding.md).
     loss : "ce" cross-entropy at the output, or "se" squared error to the one-hot label.
     schedule : "standard"; "fixed-pred", with the feed-forward predictions throughout, which at rate
         1 is backpropagation; or "incremental" (Salvatori et al. 2024), where the weights follow in
@@ -47,12 +53,12 @@ class PredictiveSettings:
     """
 
     steps: int = 7
-    rate: float = 0.05
+    rate: float = 0.005
     momentum: float = 0.0
     loss: Loss = "ce"
     schedule: Schedule = "standard"
     solver: Solver = "state"
-    optimiser: OptimiserSettings = field(default_factory=_decoupled_decay)
+    optimiser: OptimiserSettings = field(default_factory=_adaptive)
 
     def __post_init__(self) -> None:
         check_options(
