@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 from rsafast_training.layers import Conv2d, Linear
+from rsafast_training.loop import start_epoch
 from rsafast_training.models import build_model
 from rsafast_training.rules import build_rule, rule_settings
-from rsafast_training.trainer import start_epoch
 
 ROUNDS = 15
 

@@ -21,8 +21,9 @@ from matplotlib.figure import Figure
 from rsafast_training.checkpoints import Checkpoint, find_checkpoints, metrics_table, read_run
 from rsafast_training.config import TrainConfig
 from rsafast_training.data import ImageData, load_dataset, normalise
+from rsafast_training.loop import Progress
 from rsafast_training.readout import linear_readout
-from rsafast_training.trainer import Progress, train
+from rsafast_training.trainer import train
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"

@@ -16,7 +16,7 @@ from rsafast.errors import InvalidInputError
 if TYPE_CHECKING:
     import pandas as pd
     from rsafast_training.config import TrainConfig
-    from rsafast_training.trainer import Progress
+    from rsafast_training.loop import Progress
 
 NAME = "train"
 HELP = (

@@ -106,7 +106,7 @@ def test_sizes_epochs_layers_and_order_are_chosen(
         (["--rule", "bp", "--data", "cifar10:/nowhere"], "/nowhere: does not exist"),
         (["--rule", "bp", "--rule", "fa", "--name", "x"], "--name names one run"),
         (["--rule", "pc", "--batch-norm", "loader"], "use batch_norm='none' or 'frozen'"),
-        (["--rule", "pc", "--model", "resnet50"], "needs a chain of blocks"),
+        (["--rule", "pc", "--model", "resnet50"], "train cnn3 or vgg5 without"),
         (["--rule", "stdp", "--model", "resnet50"], "resnet50"),
     ],
     ids=" ".join,

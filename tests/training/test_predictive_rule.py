@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 from rsafast_kernels.errors import InvalidInputError, UnsupportedCaseError
+from rsafast_training.loop import start_epoch
 from rsafast_training.models import StackedModel, build_model
 from rsafast_training.rules import build_rule, rule_settings
 from rsafast_training.rules.backprop import Backprop, BackpropSettings
 from rsafast_training.rules.base import Rule
 from rsafast_training.rules.predictive import PredictiveCoding, PredictiveSettings
-from rsafast_training.trainer import start_epoch
 from torch import Tensor
 
 SEEDS = (5, 11)

@@ -16,11 +16,12 @@ from rsafast_training.checkpoints import Checkpoint, find_checkpoints, metrics_t
 from rsafast_training.config import TrainConfig
 from rsafast_training.data import Augment, Batches, ImageData, load_dataset
 from rsafast_training.features import extract_features
+from rsafast_training.loop import accuracy, start_epoch
 from rsafast_training.models import StackedModel, build_model
 from rsafast_training.models.cnn3_predictive import PredictiveCnn3
 from rsafast_training.rules import RULES, Rule, build_rule, rule_settings
 from rsafast_training.stimuli import CIFAR_MEAN, CIFAR_STD, Preprocess, read_stimuli
-from rsafast_training.trainer import accuracy, start_epoch, train
+from rsafast_training.trainer import train
 from torch import Tensor, nn
 from torch.nn import functional as F
 

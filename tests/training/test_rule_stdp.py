@@ -10,10 +10,10 @@ import torch
 from rsafast_kernels.errors import InvalidInputError, UnsupportedCaseError
 from rsafast_training.data import load_dataset, normalise
 from rsafast_training.layers import Conv2d
+from rsafast_training.loop import start_epoch
 from rsafast_training.models import StackedModel, build_model
 from rsafast_training.rules.base import Rule
 from rsafast_training.rules.stdp import PlasticConvolution, SpikeTiming, STDPSettings, encode
-from rsafast_training.trainer import start_epoch
 from torch import Tensor
 
 SEEDS = (5, 11)

@@ -8,9 +8,9 @@ import pytest
 import torch
 from rsafast_kernels.errors import InvalidInputError, UnsupportedCaseError
 from rsafast_training.layers import Conv2d, Linear
+from rsafast_training.loop import start_epoch
 from rsafast_training.models import StackedModel, build_model
 from rsafast_training.rules import Rule, build_rule, rule_settings
-from rsafast_training.trainer import start_epoch
 from torch import Tensor
 
 SEEDS = (5, 11)

@@ -26,7 +26,8 @@ from rsafast_training.checkpoints import (
 )
 from rsafast_training.config import TrainConfig
 from rsafast_training.data import load_dataset
-from rsafast_training.trainer import Progress, accuracy, train
+from rsafast_training.loop import Progress, accuracy
+from rsafast_training.trainer import train
 
 SMALL = TrainConfig(
     "bp", seeds=(3, 8), epochs=2, checkpoints=(0, 1, 2), n_train=256, stack="together"
