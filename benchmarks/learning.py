@@ -45,7 +45,7 @@ PLANS = {
     "untrained": Plan("untrained", {"rule": "untrained"}),
     "bp": Plan("backpropagation", {"rule": "bp", "epochs": 10}),
     "fa": Plan("feedback alignment, every layer", {"rule": "fa", "epochs": 30}),
-    "stdp": Plan("STDP, readout by its own error", {"rule": "stdp", "epochs": 10}),
+    "stdp": Plan("STDP, readout by its own error", {"rule": "stdp", "epochs": 5}),
     "bp-plain": Plan(
         "backpropagation, no batch norm", {"rule": "bp", "epochs": 10, "batch_norm": "none"}
     ),

@@ -88,15 +88,23 @@ def run_document(document: Path, folder: Path) -> None:
             )
 
 
+@pytest.mark.slow
 def test_readme_runs_as_printed(tmp_path: Path) -> None:
     run_document(ROOT / "README.md", tmp_path)
 
 
 @pytest.mark.data
-@pytest.mark.parametrize("page", ["tutorial.md", *(
-    f"{part}/{path.name}" for part in ("inference", "training")
-    for path in sorted((ROOT / "docs" / part).glob("*.md"))
-)])  # fmt: skip
+@pytest.mark.parametrize(
+    "page",
+    [
+        "tutorial.md",
+        *(f"inference/{path.name}" for path in sorted((ROOT / "docs" / "inference").glob("*.md"))),
+        *(
+            pytest.param(f"training/{path.name}", marks=pytest.mark.slow)  # they train networks
+            for path in sorted((ROOT / "docs" / "training").glob("*.md"))
+        ),
+    ],
+)
 def test_pages_run_as_printed(tmp_path: Path, data_dir: Path, page: str) -> None:
     (tmp_path / "data").symlink_to(data_dir)
     run_document(ROOT / "docs" / page, tmp_path)

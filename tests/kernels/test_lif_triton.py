@@ -16,6 +16,8 @@ triton = pytest.importorskip("triton")
 
 from rsafast_kernels.lif import LIF, lif, triton_  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 NEURONS = {
     "plain": LIF(tau=3.3),

@@ -17,6 +17,8 @@ triton = pytest.importorskip("triton")
 from rsafast_kernels.errors import BackendUnavailableError, InvalidInputError  # noqa: E402
 from rsafast_kernels.predictive import ACTIVATIONS, Layer, relax, torch_, triton_  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 SIZES = [(2, 3, 5, 7), (2, 40, 8, 6)]
 

@@ -21,6 +21,8 @@ from rsafast_kernels.errors import BackendUnavailableError, UnsupportedCaseError
 from rsafast_kernels.stdp import STDP, reference, stdp_conv2d, stdp_linear, triton_  # noqa: E402
 from rsafast_kernels.stdp.geometry import Geometry  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 RULE = STDP(0.02, 0.03, 3.0, 2.0)
 

@@ -15,6 +15,8 @@ from rsafast_training.rules.base import Rule
 from rsafast_training.rules.predictive import PredictiveCoding, PredictiveSettings
 from torch import Tensor
 
+pytestmark = pytest.mark.slow
+
 SEEDS = (5, 11)
 SIZES = {"cnn3": 8, "vgg5": 16}
 OPTIONS: list[dict[str, Any]] = [

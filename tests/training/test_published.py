@@ -27,6 +27,8 @@ from torch.nn import functional as F
 
 import rsafast as rf
 
+pytestmark = pytest.mark.slow
+
 SIZE, CLASSES = 8, 5
 # Every switch, with what else must be set for it to matter.
 SWITCHES: list[tuple[str, str, dict[str, Any]]] = [

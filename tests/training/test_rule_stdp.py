@@ -16,6 +16,8 @@ from rsafast_training.rules.base import Rule
 from rsafast_training.rules.stdp import PlasticConvolution, SpikeTiming, STDPSettings, encode
 from torch import Tensor
 
+pytestmark = pytest.mark.slow
+
 SEEDS = (5, 11)
 CONVOLUTIONS = ("conv1", "conv2", "conv3")
 
