@@ -31,7 +31,7 @@ def learning_curves(table: pd.DataFrame) -> Figure:
     layers = [c for c in table.columns if c.startswith(_DRIFT) and table[c].notna().any()]
     for column, colour in zip(layers, _COLOURS * len(layers), strict=False):
         _lines(right, table, column, column.removeprefix(_DRIFT), colour, "-")
-    right.set(ylabel="weights moved, relative to their norm", ylim=(0, None))
+    right.set(ylabel="drift of weights", ylim=(0, None))
     for axes in (left, right):
         axes.set_xlabel("epoch")
         axes.spines[["top", "right"]].set_visible(False)
