@@ -28,6 +28,7 @@ from rsafast_training.config import TrainConfig
 from rsafast_training.data import load_dataset
 from rsafast_training.loop import Progress, accuracy
 from rsafast_training.trainer import train
+from safetensors.torch import save
 
 SMALL = TrainConfig(
     "bp", seeds=(3, 8), epochs=2, checkpoints=(0, 1, 2), n_train=256, stack="together"
@@ -291,6 +292,17 @@ def test_a_checkpoint_of_another_model_is_refused(run: Path, tmp_path: Path) -> 
     stolen = checkpoint_path(other, 3, 0)
     with pytest.raises(InvalidInputError, match=r"epoch-000\.safetensors: does not fit cnn3"):
         replace(find_checkpoints(run)[0], path=stolen).load()
+
+
+def test_files_of_a_newer_version_and_of_others_are_refused(run: Path, tmp_path: Path) -> None:
+    path = tmp_path / "epoch-000.safetensors"
+    for metadata, said in (
+        ({"rsafast": '{"rsafast_format": 99}'}, "has format 99, this rsafast reads up to 1"),
+        ({"format": "pt"}, "was not written by rsafast"),
+    ):
+        path.write_bytes(save({"conv1.weight": torch.zeros(1)}, metadata=metadata))
+        with pytest.raises(InvalidInputError, match=said):
+            replace(find_checkpoints(run)[0], path=path).load()
 
 
 def test_folders_without_runs_and_epochs_without_checkpoints_say_so(
