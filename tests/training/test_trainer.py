@@ -232,6 +232,22 @@ def test_a_run_is_not_overwritten(run: Path) -> None:
     assert files(run) == before
 
 
+def test_a_run_that_another_process_trains_is_refused(tmp_path: Path) -> None:
+    def second(progress: Progress) -> None:
+        if progress.done == 1:
+            code = (
+                "import sys; from rsafast_training import TrainConfig, train\n"
+                f"train(TrainConfig.from_json({SMALL.to_json()!r}), sys.argv[1], resume=True)"
+            )
+            done = subprocess.run(
+                [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True,
+                check=False,
+            )  # fmt: skip
+            assert "another process trains this run" in done.stderr
+
+    train(SMALL, tmp_path, report=second)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

@@ -9,11 +9,17 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such lock
+    fcntl = None  # type: ignore[assignment]
 
 import torch
 from rsafast_kernels.atomic import PathInput, check_writable
@@ -60,7 +66,8 @@ def train(
     ------
     InvalidInputError
         For data that cannot be read, a run of that name that exists (without `resume`) or differs
-        (with it), and a folder that cannot be written. Nothing is overwritten.
+        (with it) or that another process is training, and a folder that cannot be written. Nothing
+        is overwritten.
     BackendUnavailableError
         For a device that is not here.
     """
@@ -71,10 +78,26 @@ def train(
     data = load_dataset(config.data, cache_dir=cache_dir, image_size=config.image_size)
     data = _normalised(config, data)
     info = _describe(config, data)
-    groups = _groups(folder, config, info, data)
-    for index, seeds in enumerate(groups):
-        Group(config, info, data, folder, seeds, report, share=(index, len(groups))).run()
+    with _alone(folder):
+        groups = _groups(folder, config, info, data)
+        for index, seeds in enumerate(groups):
+            Group(config, info, data, folder, seeds, report, share=(index, len(groups))).run()
     return folder
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other processes off the run; the lock ends with this one, however it ends."""
+    with (folder / ".lock").open("a") as handle:
+        if fcntl is not None:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise InvalidInputError(
+                    f"{folder}: another process trains this run; wait for it, or choose another "
+                    "name or folder"
+                ) from None
+        yield
 
 
 def _check_folder(folder: Path, config: TrainConfig, resume: bool) -> None:
