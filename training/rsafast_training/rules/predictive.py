@@ -38,11 +38,10 @@ class PredictiveSettings:
     Attributes
     ----------
     steps : of inference on a batch.
-    rate, momentum : of the descent in the values. Larger rates let the values come nearer to their
-        equilibrium and learn less well: a value that has moved towards the label along the output
-        weights makes these weights grow along themselves. On 8,000 images of CIFAR-10, test
-        accuracy of cnn3 after 10 epochs is 53 % at .05, where the output weights grow to 7 times
-        their norm, and that of backpropagation at .005 (docs/training/predictive-coding.md).
+    rate, momentum : of the descent in the values. Larger rates bring the values nearer to their
+        equilibrium, and learned less well where this was tried: on 8,000 images of CIFAR-10, test
+        accuracy of cnn3 after 10 epochs is 53 % at .05, and within a point of backpropagation's at
+        .005 (docs/training/predictive-coding.md).
     loss : "ce" cross-entropy at the output, or "se" squared error to the one-hot label.
     schedule : "standard"; "fixed-pred", with the feed-forward predictions throughout, which at rate
         1 is backpropagation; or "incremental" (Salvatori et al. 2024), where the weights follow in
