@@ -75,7 +75,7 @@ class TrainConfig:
             raise InvalidInputError(
                 f"profile is {self.profile!r}; choose one of {', '.join(PROFILES)}"
             )
-        resolved = rule_settings(self.rule, self.settings, self.profile)
+        resolved = self.of_rule
         if self.model not in MODELS:
             raise InvalidInputError(f"model is {self.model!r}; choose one of {', '.join(MODELS)}")
         if self.profile == "faithful" and self.model != "cnn3":
@@ -102,6 +102,11 @@ class TrainConfig:
         check_regime(str(filled["batch_norm"]))
         for key, value in filled.items():
             object.__setattr__(self, key, value)
+
+    @property
+    def of_rule(self) -> Any:
+        """Settings of the rule, its defaults filled in."""
+        return rule_settings(self.rule, self.settings, self.profile)
 
     def _check_numbers(self) -> None:
         if not self.seeds:

@@ -31,7 +31,7 @@ from rsafast_training.data import Augment, Batches, ImageData
 from rsafast_training.layers import Dropout
 from rsafast_training.models import StackedModel
 from rsafast_training.randomness import generators
-from rsafast_training.rules import Rule, build_rule, rule_settings
+from rsafast_training.rules import Rule, build_rule
 from rsafast_training.rules.base import prefixed, without_prefix
 
 _N_TRAIN = 8000  # training images where no number is asked for, as in the study
@@ -71,8 +71,7 @@ def make_networks(
     model = info.build(seeds).to(config.device)
     for norm in model.batch_norms().values():
         norm.frozen = config.batch_norm == "frozen"
-    settings = rule_settings(config.rule, config.settings, config.profile)
-    rule = build_rule(config.rule, model, seeds, settings, config.epochs, config.profile)
+    rule = build_rule(config.rule, model, seeds, config.of_rule, config.epochs, config.profile)
     return model, rule
 
 

@@ -33,7 +33,6 @@ from rsafast_training.checkpoints import (
 from rsafast_training.config import TrainConfig
 from rsafast_training.data import ImageData, load_dataset
 from rsafast_training.loop import Group, Report, make_batches, make_networks, start_epoch
-from rsafast_training.rules import rule_settings
 
 _TRIAL_STEPS = 3  # of each way of training, after one that warms up
 
@@ -122,7 +121,7 @@ def _check_folder(folder: Path, config: TrainConfig, resume: bool) -> None:
 
 def _normalised(config: TrainConfig, data: ImageData) -> ImageData:
     """With the mean and standard deviation that the rule's settings prescribe, if they do."""
-    rule = rule_settings(config.rule, config.settings, config.profile)
+    rule = config.of_rule
     mean, std = getattr(rule, "mean", None), getattr(rule, "std", None)
     return data if mean is None or std is None else replace(data, mean=mean, std=std)
 
@@ -133,7 +132,7 @@ def _describe(config: TrainConfig, data: ImageData) -> RunInfo:
         raise InvalidInputError(
             f"images are {height} × {width}; give image_size to make them square"
         )
-    rule = rule_settings(config.rule, config.settings, config.profile)
+    rule = config.of_rule
     return RunInfo(
         name=config.name, rule=config.rule, profile=config.profile, model=config.model,
         classes=len(data.classes), image_size=height, batch_norm=config.batch_norm,
