@@ -204,6 +204,28 @@ def test_sides_may_be_exchanged(option, rng):
 
 
 @pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("sizes", [[1, 1, 1], [4], [3, 1, 28, 2]], ids=str)
+def test_groups_are_sums_of_rdms_of_one_length(option, sizes, rng, any_isa):
+    n, pairs, groups = 41, 41 * 20, np.repeat(np.arange(len(sizes)), sizes)
+    a, b = rng.standard_normal((5, pairs)), rng.integers(0, 90, (sum(sizes), pairs)).astype(float)
+    b[-1] = 2.5  # without spread: adds nothing where values are centred
+    draws = bootstrap(rng, n, 3 if "whitened spearman" in option else 19)
+    weights = np.concatenate([draws, hostile(rng, n)[[3, 5, 6, 7]]])
+    each = Resampler(a, b, n, **OPTIONS[option])(weights)
+    grouped = Resampler(a, b, n, groups=groups, **OPTIONS[option])
+    for count in (1, 3):
+        with threads(count):
+            got = grouped(weights)
+        for name in ("squares_a", "squares_b", "pairs"):
+            np.testing.assert_array_equal(getattr(got, name), getattr(each, name))
+        scale = np.sqrt(each.squares_b)[:, None]
+        unit = np.divide(each.products, scale, where=scale > 0, out=np.zeros(each.products.shape))
+        expected = np.stack([unit[..., groups == g].sum(axis=2) for g in range(len(sizes))], 2)
+        length = np.sqrt(each.squares_a)[..., None] * np.asarray(sizes)
+        assert np.max(np.abs(got.products - expected) / length) < 1e-13
+
+
+@pytest.mark.parametrize("option", OPTIONS)
 @pytest.mark.parametrize("count", [0, 1])
 def test_no_resample_or_one(option, count, rng, any_isa):
     got = Resampler(rng.random((2, 21)), rng.random((3, 21)), 7, **OPTIONS[option])(
@@ -272,6 +294,9 @@ def test_names_what_is_wrong(rng):
         Resampler(a, a, 5, keep=np.ones(9, bool))
     with pytest.raises(InvalidInputError, match="under a mask"):
         Resampler(a, a, 5, whitened=True, keep=np.arange(10) > 0)
+    for groups in ([0], [[0, 1]], [1, 0], [0, 2], [1, 1], [0.0, 0.5]):
+        with pytest.raises(InvalidInputError, match="groups must number"):
+            Resampler(a, a, 5, groups=groups)
     holed = np.where(np.arange(10) == 3, np.nan, a)
     for ranks in (True, False):
         with pytest.raises(InvalidInputError, match="finite"):

@@ -20,10 +20,11 @@ from scipy.stats import ttest_1samp, ttest_rel
 
 import rsafast as rf
 from rsafast.cli import main
+from rsafast.comparators import get_comparator
 from rsafast.errors import InvalidInputError, UnsupportedCaseError
 from rsafast.inference.bootstrap import api as module
 from rsafast.inference.bootstrap.ceiling import ResampledCeiling
-from rsafast.inference.bootstrap.draws import counts_of
+from rsafast.inference.bootstrap.draws import counts_of, jackknife_counts
 from rsafast.inference.bootstrap.intervals import acceleration, interval, quantile_p, t_test
 from rsafast.inference.bootstrap.replicates import (
     given_draws,
@@ -31,6 +32,7 @@ from rsafast.inference.bootstrap.replicates import (
     replicate_scores,
     seeded_draws,
 )
+from rsafast.inference.bootstrap.resampled import ResampledComparison
 from rsafast.inference.bootstrap.variance import (
     corrected_variance,
     jackknife_dof,
@@ -185,7 +187,7 @@ def compare_with_rsatoolbox(
     # Their means of a dual bootstrap run over the replicates of all three bootstraps.
     study = prepare_study(models, brain, method=method)
     draws = given_draws(study, stimuli=by_stimulus, subjects=by_subject)
-    replicates = module._resampled(study, draws, None, 10**9, False)[0].replicates
+    replicates = module._resampled(study, draws, None, 0, 10**9, False)[0].replicates
     means = np.mean([values[:, :, 0].mean(axis=0) for values in replicates.values()], axis=0)
     close(means, result.get_means())
     got = interval(
@@ -254,7 +256,7 @@ def test_differences_have_the_variance_of_rsatoolbox(
     )  # fmt: skip
     study = prepare_study(models, brain, method="pearson")
     draws = given_draws(study, stimuli=counts_of(stimuli, 15), subjects=counts_of(subjects, 7))
-    rules, ceilings = module._resampled(study, draws, ResampledCeiling(study), 10**9, False)
+    rules, ceilings = module._resampled(study, draws, ResampledCeiling(study), 0, 10**9, False)
     assert ceilings is not None
     items = {"stimuli": np.array(15.0), "subjects": np.array(7.0)}
 
@@ -451,6 +453,17 @@ def test_jackknife_is_exact_for_a_mean_and_replaces_one_part_only(
     assert corrected_variance(new, n) - corrected_variance(raw, n) == pytest.approx(3 - 20 / 9)
 
 
+@pytest.mark.parametrize("items", [5, 128, 129, 720])
+def test_many_stimuli_are_left_out_in_128_groups_of_nearly_equal_size(items: int) -> None:
+    counts = jackknife_counts(3, items)
+    assert counts.shape == (min(items, 128), items)
+    sizes = items - counts.sum(axis=1)
+    assert sizes.sum() == items
+    assert np.ptp(sizes) <= 1
+    assert (counts == 0).sum(axis=0).tolist() == [1] * items
+    assert np.array_equal(counts, jackknife_counts(3, items))
+
+
 def test_few_influential_items_lower_the_degrees_of_freedom(rng: np.random.Generator) -> None:
     light, heavy = rng.uniform(-1, 1, 100), rng.standard_t(3, 100)
     dof = jackknife_dof(np.stack([light, heavy], axis=1))
@@ -558,6 +571,21 @@ def test_rules_of_unequal_seeds_are_noted_and_use_the_fewer(rng: np.random.Gener
     spread = (got.replicates[:, 0, 0] - got.replicates[:, 1, 0]).var(ddof=1)
     np.testing.assert_allclose(got.difference_standard_error[0, 0, 1] ** 2, 2 * spread)
     assert got.difference_dof[0, 0, 1] == 1
+
+
+@pytest.mark.parametrize("method", ["pearson", "spearman", "rho-a", "tau-a", "corr_cov"])
+def test_mean_of_a_group_taken_before_the_products_is_that_taken_after(
+    method: str, rng: np.random.Generator
+) -> None:
+    models, brain = simulated(rng, 9, 3, 5)
+    sides = get_comparator(method), models, brain, np.ones(36, bool)
+    lonely = np.eye(9, dtype=np.int64)[:1] * 9  # without a pair
+    counts = np.concatenate([counts_of(rng.integers(0, 9, (20, 9)), 9), lonely])
+    each = ResampledComparison(*sides).scores(counts)
+    got = ResampledComparison(*sides, groups=np.array([0, 0, 1, 1, 1])).scores(counts)
+    expected = np.stack([each[..., :2].mean(axis=2), each[..., 2:].mean(axis=2)], axis=2)
+    assert np.isnan(got[-1]).all()
+    np.testing.assert_allclose(got, expected, rtol=1e-11, atol=1e-13)
 
 
 # ---------------------------------------------------------------- exclusions and bad input
@@ -733,7 +761,7 @@ def coverage(resample: tuple[str, ...], n_subjects: int, simulations: int) -> ND
         brain = brains(points, maps(n_subjects) if subjects else fixed_maps)
         study = prepare_study(models(points), brain, method="pearson")
         draws = seeded_draws(study, resample, 400, seed=trial)
-        rules, _ = module._resampled(study, draws, None, 10**9, False)
+        rules, _ = module._resampled(study, draws, None, 0, 10**9, False)
         items = module._Items(study, resample)
         for k, kind in enumerate(("percentile", "basic", "bca", "t")):
             rule = module._Rule(kind, 0.95, rescale=stimuli)

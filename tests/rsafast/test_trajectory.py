@@ -108,11 +108,12 @@ def test_alignment_is_the_mean_of_compare_over_seeds_and_subjects(method):
                     assert result.alignment[g, e, k, q] == pytest.approx(expected, abs=1e-12)
 
 
-def test_replicates_are_those_of_the_resample_written_out():
+@pytest.mark.parametrize("factors", [ALL, ("stimuli", "seeds")])
+def test_replicates_are_those_of_the_resample_written_out(factors):
     models, brain = study(n=9, rules=2, seeds=2, epochs=2, layers=1, regions=1, subjects=2)
-    result = run(models, brain, n_resamples=30, resample=ALL, seed=5)
+    result = run(models, brain, n_resamples=30, resample=factors, seed=5)
     stimuli = draw_counts(5, STIMULI, 9, 0, 30)
-    subjects = draw_counts(5, SUBJECTS, 2, 0, 30)
+    subjects = draw_counts(5, SUBJECTS, 2, 0, 30) if "subjects" in factors else np.ones((30, 2))
     by_rule = [draw_counts(5, SEEDS + 1000 + g, 2, 0, 30) for g in range(2)]
     curves = []
     for r in range(30):

@@ -48,7 +48,8 @@ class Products:
 
     Attributes
     ----------
-    products : (R, M, N) inner products of the prepared vectors of `a` and `b`.
+    products : (R, M, N) inner products of the prepared vectors of `a` and `b`; with groups
+        (R, M, groups) those of `a` with the sum over a group of `b`, each divided by its length.
     squares_a, squares_b : (R, M) and (R, N) inner products of each vector with itself; exactly 0
         where an RDM has no spread in the resample (less than 1e-12 of its length).
     pairs : (R,) pairs of different stimuli that the resample holds, copies counted.
@@ -72,6 +73,9 @@ class Resampler:
     whitened : multiply by V^(-1/2) of the resample (without a mask only)
     keep : (pairs,) bool, optional
         Pairs that count; values elsewhere are never read and may be NaN.
+    groups : (N,) group of every RDM of `b`: 0, 0, 1, 1, 1, 2, ..., optional
+        Where only the mean similarity to a group is asked for: the products of a whole group cost
+        what those of one RDM do.
 
     Raises
     ------
@@ -99,6 +103,7 @@ class Resampler:
         centred: bool = False,
         whitened: bool = False,
         keep: NDArray[np.bool_] | None = None,
+        groups: ArrayLike | None = None,
     ) -> None:
         if not 2 <= n <= MAX_STIMULI:
             raise InvalidInputError(f"n must be from 2 to {MAX_STIMULI} stimuli, got {n}")
@@ -115,6 +120,8 @@ class Resampler:
         self._prepared: list[tuple[NDArray[Any], ...]] = [
             _sorted(v, self._keep, n) if ranks else (_padded(v, self._keep, n),) for v in sides
         ]
+        self._groups = groups
+        self._group_begin = _begins(groups, len(sides[1]))
         self._padded_keep = np.zeros(0, np.int32)
         if self._masked:
             counted = self._keep[None].astype(np.float64)
@@ -125,13 +132,16 @@ class Resampler:
         rows = _counts(weights, self._n)
         if self._ranks and self._whitened:
             return _joined([self._whitened_ranks(row) for row in rows], *self._sizes())
-        # The side with fewer RDMs is the one that is held for all of the other.
-        swapped = self._sizes()[0] < self._sizes()[1]
+        # The side with fewer RDMs, or with groups, is the one that is held for all of the other.
+        grouped = self._groups is not None
+        swapped = not grouped and len(self._prepared[0][0]) < len(self._prepared[1][0])
         first, second = reversed(self._prepared) if swapped else self._prepared
-        shape = (len(rows), len(first[0]), len(second[0]))
-        products, pairs = np.empty(shape), np.empty(len(rows))
-        squares = np.empty(shape[:2]), np.empty((shape[0], shape[2]))
-        head = (self._n, *first, *second, rows, self._padded_keep, self._centred)
+        held = len(self._group_begin) - 1 if grouped else len(second[0])
+        products, pairs = np.empty((len(rows), len(first[0]), held)), np.empty(len(rows))
+        squares = [np.empty((len(rows), len(side[0]))) for side in (first, second)]
+        head = (
+            self._n, *first, *second, self._group_begin, rows, self._padded_keep, self._centred
+        )  # fmt: skip
         out = (products, *squares, pairs, num_threads())
         if self._ranks:
             native.resample_ranked(*head, *out)
@@ -139,7 +149,7 @@ class Resampler:
             native.resample_values(*head, self._whitened, *out)
         if swapped:
             return Products(products.transpose(0, 2, 1), squares[1], squares[0], pairs)
-        return Products(products, *squares, pairs)
+        return Products(products, squares[0], squares[1], pairs)
 
     def ranks(self, weights: ArrayLike) -> tuple[FloatArray, FloatArray]:
         """Average ranks (M, pairs) and (N, pairs) in one resample (n,); 0 for absent pairs."""
@@ -152,11 +162,14 @@ class Resampler:
             native.resample_rank_one(self._n, order, tied, row, out[-1], num_threads())
         return out[0], out[1]
 
-    def _sizes(self) -> tuple[int, int]:
-        return len(self._prepared[0][0]), len(self._prepared[1][0])
+    def _sizes(self) -> tuple[int, int, int]:
+        models, brains = (len(side[0]) for side in self._prepared)
+        return models, brains, brains if self._groups is None else len(self._group_begin) - 1
 
     def _whitened_ranks(self, row: NDArray[np.int32]) -> Products:
-        ranked = Resampler(*self.ranks(row), self._n, centred=self._centred, whitened=True)
+        ranked = Resampler(
+            *self.ranks(row), self._n, centred=self._centred, whitened=True, groups=self._groups
+        )
         return ranked(row[None])
 
 
@@ -200,6 +213,21 @@ def _counts(weights: ArrayLike, n: int) -> NDArray[np.int32]:
     return counts
 
 
+def _begins(groups: ArrayLike | None, rdms: int) -> NDArray[np.int32]:
+    """Where every group begins, and the end; empty without groups."""
+    if groups is None:
+        return np.zeros(0, np.int32)
+    numbers = np.asarray(groups)
+    if numbers.shape != (rdms,) or not np.array_equal(
+        numbers, np.unique(numbers, return_inverse=True)[1]
+    ) or (np.diff(numbers) < 0).any():
+        raise InvalidInputError(
+            f"groups must number the {rdms} RDMs of b by group: 0, 0, 1, 1, 1, 2, ...; got"
+            f" {numbers.tolist()}"
+        )
+    return np.concatenate([[0], np.cumsum(np.bincount(numbers))]).astype(np.int32)
+
+
 def _padded(values: FloatArray, keep: NDArray[np.bool_], n: int) -> FloatArray:
     out = np.empty((len(values), native.resample_padded_pairs(n)))
     native.resample_pad(n, values, keep.view(np.uint8), out, num_threads())
@@ -223,7 +251,7 @@ def _sorted(values: FloatArray, keep: NDArray[np.bool_], n: int) -> tuple[NDArra
     return order, slot, chunk, tied
 
 
-def _joined(parts: list[Products], models: int, brains: int) -> Products:
-    empty = np.zeros((0, models, brains)), np.zeros((0, models)), np.zeros((0, brains))
-    columns = zip(*[(p.products, p.squares_a, p.squares_b, p.pairs) for p in parts], strict=True)
-    return Products(*map(np.concatenate, columns)) if parts else Products(*empty, np.zeros(0))
+def _joined(parts: list[Products], models: int, brains: int, columns: int) -> Products:
+    empty = np.zeros((0, models, columns)), np.zeros((0, models)), np.zeros((0, brains))
+    together = zip(*[(p.products, p.squares_a, p.squares_b, p.pairs) for p in parts], strict=True)
+    return Products(*map(np.concatenate, together)) if parts else Products(*empty, np.zeros(0))

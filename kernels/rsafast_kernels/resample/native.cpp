@@ -12,6 +12,8 @@
 #include <omp.h>
 #endif
 
+#include <cmath>
+
 namespace {
 
 using namespace rsafast::resample;
@@ -60,6 +62,21 @@ struct Sharing {
     }
 };
 
+// Which RDMs of b are added up before the products, each divided by its length: those of group g are
+// begin[g] to begin[g + 1]. Without groups every RDM is one by itself, as it is.
+struct Groups {
+    Array<const std::int32_t> begin;
+    std::size_t rdms;
+
+    bool any() const { return begin.size() > 0; }
+    std::size_t count() const { return any() ? begin.size() - 1 : rdms; }
+    std::size_t first(std::size_t g) const { return any() ? begin.data()[g] : g; }
+    // By its length; an RDM without spread adds nothing, and the caller sees its square.
+    double scale(double square) const {
+        if (!any()) return 1.0;
+        return square > 0 ? 1.0 / std::sqrt(square) : 0.0;
+    }
+};
 
 // ---------------------------------------------------------------- ranks
 
@@ -205,6 +222,7 @@ struct RankJob {
     Layout layout;
     Lines where;
     Stack a, b;
+    Groups groups;
     const std::int32_t* keep;
     bool centred;
     Array<double> products, squares_a, squares_b;
@@ -213,7 +231,7 @@ struct RankJob {
     // Bytes of the prepared side that are worth having at once.
     std::size_t panel_bytes() const {
         const std::size_t row = (layout.pairs() + row_multiple) * lanes * sizeof(double);
-        return std::min(std::max(row, panel_budget), row * std::max<std::size_t>(1, b.rdms()));
+        return std::min(std::max(row, panel_budget), row * std::max<std::size_t>(1, groups.count()));
     }
 
     // Σ w v² of the ranks of RDM `k` in every resample, those of resample l at from + l * stride.
@@ -228,30 +246,37 @@ struct RankJob {
                     : batch.spread[l];
     }
 
-    // Ranks of RDM `k` of b times the weights: row k - first_b of every lane and part of `panel`, whose
-    // parts hold all rows one after the other.
+    // Ranks of the RDMs of group `g` of b times the weights: row g - first_b of every lane and part of
+    // `panel`, whose parts hold all rows one after the other.
     template <class B>
-    void prepare(const Batch& batch, std::size_t first, int used, std::size_t k,
+    void prepare(const Batch& batch, std::size_t first, int used, std::size_t g,
                  std::size_t first_b, std::size_t count_b, RankScratch& scratch, B* panel) const {
-        const Ranked rdm = b.rdm(k);
-        const std::int32_t* const from = scratch.panel.data();
-        rank(rdm, layout, where, batch, scratch,
-             Sink(layout, scratch.panel.data(), scratch.stride, false));
-        write_squares(squares_b, batch, rdm, first, k, used, from, scratch.stride);
-        for (int l = 0; l < used; ++l) {
-            const std::size_t length = batch.length(l);
-            const std::int32_t *v = from + l * scratch.stride;
-            const std::int32_t* w = batch.weights.data() + batch.begin[l];
-            B* const lane = panel + batch.begin[l] * count_b;
-            for (std::size_t at = 0; at < length; at += part) {
-                const std::size_t some = std::min(part, length - at);
-                B* const to = lane + at * count_b + (k - first_b) * some;
-                for (std::size_t i = 0; i < some; ++i) to[i] = static_cast<B>(v[at + i]) * w[at + i];
+        for (std::size_t k = groups.first(g); k < groups.first(g + 1); ++k) {
+            const Ranked rdm = b.rdm(k);
+            const std::int32_t* const from = scratch.panel.data();
+            rank(rdm, layout, where, batch, scratch,
+                 Sink(layout, scratch.panel.data(), scratch.stride, false));
+            write_squares(squares_b, batch, rdm, first, k, used, from, scratch.stride);
+            const bool starts = k == groups.first(g);
+            for (int l = 0; l < used; ++l) {
+                const std::size_t length = batch.length(l);
+                const std::int32_t *v = from + l * scratch.stride;
+                const std::int32_t* w = batch.weights.data() + batch.begin[l];
+                const B scale = static_cast<B>(
+                    groups.scale(squares_b.data()[(first + l) * squares_b.shape(1) + k]));
+                B* const lane = panel + batch.begin[l] * count_b;
+                for (std::size_t at = 0; at < length; at += part) {
+                    const std::size_t some = std::min(part, length - at);
+                    B* const to = lane + at * count_b + (g - first_b) * some;
+                    if (starts) std::fill_n(to, some, B(0));
+                    for (std::size_t i = 0; i < some; ++i)
+                        to[i] += scale * static_cast<B>(v[at + i]) * static_cast<B>(w[at + i]);
+                }
             }
         }
     }
 
-    // Products of a tile of a with `count_b` prepared RDMs.
+    // Products of a tile of a with `count_b` prepared groups.
     template <class B>
     void multiply(const Batch& batch, std::size_t first, int used, std::size_t first_a, int count_a,
                   std::size_t first_b, std::size_t count_b, RankScratch& scratch,
@@ -292,7 +317,7 @@ struct RankJob {
     template <class B>
     void run(const Batch& batch, std::size_t first, int used, RankScratch* scratch, B* panel,
              int threads) const {
-        const std::size_t models = a.rdms(), brains = b.rdms();
+        const std::size_t models = a.rdms(), brains = groups.count();
         const std::size_t row = std::max<std::size_t>(1, batch.begin.back() * sizeof(B));
         const std::size_t step = std::max<std::size_t>(1, std::min(brains, panel_bytes() / row));
         // Once at least: the squares of a do not ask for a brain RDM.
@@ -312,19 +337,19 @@ struct RankJob {
     }
 };
 
-void ranked(int n, Stack a, Stack b, Array<const std::int32_t> rows, Array<const std::int32_t> keep,
-            bool centred, Array<double> products, Array<double> squares_a, Array<double> squares_b,
-            Array<double> pairs, int threads) {
+void ranked(int n, Stack a, Stack b, Groups groups, Array<const std::int32_t> rows,
+            Array<const std::int32_t> keep, bool centred, Array<double> products,
+            Array<double> squares_a, Array<double> squares_b, Array<double> pairs, int threads) {
     nb::gil_scoped_release release;
     const Layout layout(n);
     const std::size_t resamples = rows.shape(0), batches = (resamples + lanes - 1) / lanes;
     const Lines where(layout);
-    const Sharing sharing(threads, batches, layout.pairs() * (b.rdms() + 1) * lanes * sizeof(Wide));
+    const Sharing sharing(threads, batches, layout.pairs() * (groups.count() + 1) * lanes * sizeof(Wide));
     const std::size_t affordable = tile_budget / (threads * layout.pairs() * lanes * sizeof(Wide) + 1);
     const std::size_t shared = (a.rdms() + sharing.inner - 1) / sharing.inner;
     const int tile = static_cast<int>(
         std::clamp<std::size_t>(std::min(shared, affordable), 1, most_rows));
-    const RankJob job{layout,  where,    a,         b,         keep.size() ? keep.data() : nullptr,
+    const RankJob job{layout,  where,    a,         b,         groups, keep.size() ? keep.data() : nullptr,
                       centred, products, squares_a, squares_b, tile};
     std::vector<RankScratch> scratch;
     for (int t = 0; t < threads; ++t) scratch.emplace_back(layout, where, job.tile);
@@ -336,7 +361,8 @@ void ranked(int n, Stack a, Stack b, Array<const std::int32_t> rows, Array<const
         const Batch batch(layout, rows.data() + first * n, used, job.keep, centred);
         for (int l = 0; l < used; ++l) pairs.data()[first + l] = static_cast<double>(batch.pairs[l]);
         // A weighted rank of the prepared side fits 32 bits unless stimuli are drawn very often.
-        const bool fits = 2 * batch.most_pairs * batch.most_of_pair < (std::int64_t{1} << 31);
+        const bool fits = !groups.any() &&
+                          2 * batch.most_pairs * batch.most_of_pair < (std::int64_t{1} << 31);
         RankScratch* own = scratch.data() + (sharing.outer > 1 ? thread : 0);
         char* const panel = panels[thread].data();
         if (fits)
@@ -535,6 +561,7 @@ struct Sums {  // of one RDM over the other stimuli, for every stimulus that a r
 struct ValueJob {
     Layout layout;
     Array<const double> a, b;
+    Groups groups;
     const std::int32_t* keep;
     bool centred, whitened;
     int tile;
@@ -606,27 +633,41 @@ struct ValueJob {
         return square > floor ? square : 0.0;
     }
 
+    // The RDMs of group `g` of b times the weights, to row `to`; their sums where whitening needs them.
+    Sums prepare(const Resample& resample, const Additive& additive, std::size_t g,
+                 double* squares_b, double* row, double* to) const {
+        Sums total{std::vector<double>(resample.thin.held(), 0.0), 0};
+        std::fill_n(to, resample.length, 0.0);
+        for (std::size_t k = groups.first(g); k < groups.first(g + 1); ++k) {
+            double floor;
+            const double plain = thin(resample, b.data() + k * b.shape(1), row, floor);
+            const Sums own = whitened ? sums(resample, additive, row) : Sums{};
+            squares_b[k] = square(additive, own, plain, floor);
+            const double scale = groups.scale(squares_b[k]);
+            for (std::size_t x = 0; x < own.of.size(); ++x) total.of[x] += scale * own.of[x];
+            total.rest += scale * own.rest;
+            for (std::size_t i = 0; i < resample.length; ++i)
+                to[i] += scale * row[i] * resample.weights[i];
+        }
+        return total;
+    }
+
     void run(const Resample& resample, double* products, double* squares_a, double* squares_b,
              Buffer<double>* scratch, double* panel, int threads) const {
-        const std::size_t models = a.shape(0), brains = b.shape(0), padded = a.shape(1);
+        const std::size_t models = a.shape(0), brains = groups.count(), padded = a.shape(1);
         const std::size_t length = resample.length, stride = length + slack;
         if (resample.pairs == 0) {
             std::fill_n(products, models * brains, 0.0);
             std::fill_n(squares_a, models, 0.0);
-            std::fill_n(squares_b, brains, 0.0);
+            std::fill_n(squares_b, b.shape(0), 0.0);
             return;
         }
         const Additive additive(resample.thin);
         std::vector<Sums> sums_b(brains);
-        // Rows in turn: `append` writes beyond the end of each.
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
-        for (Index k = 0; k < static_cast<Index>(brains); ++k) {
-            double floor, *to = panel + k * stride;
-            const double plain = thin(resample, b.data() + k * padded, to, floor);
-            if (whitened) sums_b[k] = sums(resample, additive, to);
-            squares_b[k] = square(additive, sums_b[k], plain, floor);
-            for (std::size_t i = 0; i < length; ++i) to[i] *= resample.weights[i];
-        }
+        for (Index g = 0; g < static_cast<Index>(brains); ++g)
+            sums_b[g] = prepare(resample, additive, g, squares_b,
+                                scratch[thread_number()].data(), panel + g * stride);
         const Index tiles = (models + tile - 1) / tile;
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
         for (Index t = 0; t < tiles; ++t) {
@@ -654,16 +695,18 @@ struct ValueJob {
     }
 };
 
-void values(int n, Array<const double> a, Array<const double> b, Array<const std::int32_t> rows,
+void values(int n, Array<const double> a, Array<const double> b,
+            Array<const std::int32_t> group_begin, Array<const std::int32_t> rows,
             Array<const std::int32_t> keep, bool centred, bool whitened, Array<double> products,
             Array<double> squares_a, Array<double> squares_b, Array<double> pairs, int threads) {
     nb::gil_scoped_release release;
     const Layout layout(n);
-    const std::size_t resamples = rows.shape(0), models = a.shape(0), brains = b.shape(0);
+    const Groups groups{group_begin, b.shape(0)};
+    const std::size_t resamples = rows.shape(0), models = a.shape(0), brains = groups.count();
     const std::size_t padded = layout.start[n];
     const Sharing sharing(threads, resamples, padded * (brains + 1) * sizeof(double));
     const int shared = static_cast<int>((models + sharing.inner - 1) / sharing.inner);
-    const ValueJob job{layout,  a,        b, keep.size() ? keep.data() : nullptr,
+    const ValueJob job{layout,  a,        b, groups, keep.size() ? keep.data() : nullptr,
                        centred, whitened, std::clamp(shared, 1, 8)};
     const std::size_t row = round_up(padded, row_multiple) + slack;
     std::vector<Buffer<double>> scratch, panels;
@@ -673,7 +716,7 @@ void values(int n, Array<const double> a, Array<const double> b, Array<const std
         const ValueJob::Resample resample(layout, rows.data() + r * n, job.keep);
         pairs.data()[r] = resample.pairs;
         job.run(resample, products.data() + r * models * brains, squares_a.data() + r * models,
-                squares_b.data() + r * brains, scratch.data() + (sharing.outer > 1 ? thread : 0),
+                squares_b.data() + r * b.shape(0), scratch.data() + (sharing.outer > 1 ? thread : 0),
                 panels[thread].data(), sharing.inner);
     });
 }
@@ -684,11 +727,12 @@ void bind_ranked(int n, Array<const std::uint32_t> order_a, Array<const std::uin
                  Array<const std::uint16_t> chunk_a, Array<const std::uint8_t> tied_a,
                  Array<const std::uint32_t> order_b, Array<const std::uint16_t> slot_b,
                  Array<const std::uint16_t> chunk_b, Array<const std::uint8_t> tied_b,
+                 Array<const std::int32_t> group_begin,
                  Array<const std::int32_t> rows, Array<const std::int32_t> keep, bool centred,
                  Array<double> products, Array<double> squares_a, Array<double> squares_b,
                  Array<double> pairs, int threads) {
-    ranked(n, {order_a, slot_a, chunk_a, tied_a}, {order_b, slot_b, chunk_b, tied_b}, rows, keep,
-           centred, products, squares_a, squares_b, pairs, threads);
+    ranked(n, {order_a, slot_a, chunk_a, tied_a}, {order_b, slot_b, chunk_b, tied_b},
+           {group_begin, order_b.shape(0)}, rows, keep, centred, products, squares_a, squares_b, pairs, threads);
 }
 
 }  // namespace

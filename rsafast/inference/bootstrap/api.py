@@ -17,7 +17,7 @@ from rsafast.comparators import FloatArray
 from rsafast.device import require_cpu
 from rsafast.errors import InvalidInputError
 from rsafast.inference.bootstrap.ceiling import ResampledCeiling
-from rsafast.inference.bootstrap.draws import Counts
+from rsafast.inference.bootstrap.draws import Counts, jackknife_counts
 from rsafast.inference.bootstrap.intervals import (
     Interval,
     acceleration,
@@ -131,10 +131,11 @@ def bootstrap(
     -----
     Standard errors with several factors take the interaction, which a bootstrap of all factors
     counts several times, once (Schütt et al. 2023 for two factors; for any number of factors
-    `rsafast.inference.bootstrap.variance`). The part of the stimuli is the jackknife's, because
-    bootstrap variances over stimuli are too small (see the guide). Degrees of freedom are
-    Satterthwaite's. Where stimuli or several factors are resampled, replicates are rescaled about
-    the estimate to the corrected standard error before quantiles are taken.
+    `rsafast.inference.bootstrap.variance`). The part of the stimuli is the jackknife's (of more
+    than 128, that of 128 groups), because bootstrap variances over stimuli are too small (see the
+    guide). Degrees of freedom are Satterthwaite's. Where stimuli or several factors are resampled,
+    replicates are rescaled about the estimate to the corrected standard error before quantiles are
+    taken.
 
     Examples
     --------
@@ -181,7 +182,7 @@ def bootstrap_of(
     factors = _factors(draws)
     _check_memory(study, draws, factors, ceiling, budget)
     bounds = ResampledCeiling(study) if ceiling else None
-    rules, ceilings = _resampled(study, draws, bounds, budget, progress)
+    rules, ceilings = _resampled(study, draws, bounds, seed, budget, progress)
     valid = _valid(rules, ceilings)
     rules, ceilings = rules.only(valid), None if ceilings is None else ceilings.only(valid)
     items = _Items(study, factors)
@@ -293,7 +294,12 @@ class _Sampled:
 
 
 def _resampled(
-    study: Study, draws: Draws, bounds: ResampledCeiling | None, budget: int, progress: bool
+    study: Study,
+    draws: Draws,
+    bounds: ResampledCeiling | None,
+    seed: int,
+    budget: int,
+    progress: bool,
 ) -> tuple[_Sampled, _Sampled | None]:
     """Alignments (rules, regions) and ceilings (regions, 2) on the resamples of every subset."""
     layout, groups = study.layout, subsets(_factors(draws))
@@ -316,7 +322,7 @@ def _resampled(
                     values[place] = got["stimuli" in subset, "subjects" in subset]
             advance(block.stop - block.start)
     observed = layout.means(study.observed[None])[0]
-    left_out = _without_each_stimulus(study, draws, bounds, budget)
+    left_out = _without_each_stimulus(study, draws, bounds, seed, budget)
     rules = _Sampled(observed, aligned, _jackknifes(study, draws) | left_out[0])
     return rules, None if fixed is None else _Sampled(fixed[0], ceilings, left_out[1])
 
@@ -336,12 +342,12 @@ def _ceilings(
 
 
 def _without_each_stimulus(
-    study: Study, draws: Draws, bounds: ResampledCeiling | None, budget: int
+    study: Study, draws: Draws, bounds: ResampledCeiling | None, seed: int, budget: int
 ) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
-    """Alignments and ceilings with each stimulus left out, where stimuli are resampled."""
+    """Alignments and ceilings with each group of a jackknife left out, if stimuli are resampled."""
     if draws.stimuli is None:
         return {}, {}
-    each = given_draws(study, stimuli=1 - np.eye(study.models.n_stimuli, dtype=np.int64))
+    each = given_draws(study, stimuli=jackknife_counts(seed, study.models.n_stimuli))
     aligned, ceilings = [], []
     for block in replicate_scores(study, each, memory_budget=budget):
         aligned.append(study.layout.means(block.scores))
@@ -481,8 +487,8 @@ def standard_error(
     Parameters
     ----------
     replicates : (R, ...) by subset of the factors, all subsets
-    without_stimuli : (n, ...) estimates with each stimulus left out; None where stimuli are not
-        resampled
+    without_stimuli : (groups, ...) estimates without each group of stimuli; None where stimuli are
+        not resampled
     items : number of items of each factor
     """
     raw = {subset: values.var(axis=0, ddof=1) for subset, values in replicates.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from rsafast_kernels.resample import Resampler
+from rsafast_kernels.resample import Products, Resampler
 
 from rsafast.comparators import Comparator, FloatArray
 from rsafast.comparison import compare
@@ -23,10 +23,17 @@ class ResampledComparison:
     comparator : see `rsafast.comparators`.
     a, b : aligned RDMs, M and N of them.
     keep : (pairs,) bool, pairs that count.
+    groups : (N,) group of every RDM of `b`, counted from 0 and in this order; for the mean
+        similarity to each group, which is cheaper than the similarities that it is the mean of.
     """
 
     def __init__(
-        self, comparator: Comparator, a: RDMs, b: RDMs, keep: NDArray[np.bool_] | None = None
+        self,
+        comparator: Comparator,
+        a: RDMs,
+        b: RDMs,
+        keep: NDArray[np.bool_] | None = None,
+        groups: NDArray[np.int64] | None = None,
     ) -> None:
         self._comparator, self._a, self._b = comparator, a, b
         keep = np.ones(a.vectors.shape[1], bool) if keep is None else keep
@@ -34,16 +41,19 @@ class ResampledComparison:
         check_complete(b, keep, "brain")
         if comparator.whitened and not keep.all():
             raise InvalidInputError(f"{comparator.name} takes no mask; use pearson or spearman")
-        self._keep = keep
+        self._keep, self._groups = keep, groups
+        # Only of vectors of one length is the product with their sum that with their mean.
+        self._summed = groups is not None and comparator.normalised and not comparator.concordance
         self._resampler: Resampler | None = None
         if not comparator.concordance:
             self._resampler = Resampler(
                 a.vectors, b.vectors, a.n_stimuli, ranks=comparator.ranks,
                 centred=comparator.centred, whitened=comparator.whitened, keep=keep,
+                groups=groups if self._summed else None,
             )  # fmt: skip
 
     def scores(self, weights: NDArray[np.integer]) -> FloatArray:
-        """Similarity (R, M, N) on the resamples `weights` (R, n).
+        """Similarity (R, M, N), or (R, M, groups), on the resamples `weights` (R, n).
 
         NaN where the resample leaves an RDM without spread, and in all of a resample of fewer
         than 3 distinct stimuli: the caller counts and reports them.
@@ -51,16 +61,26 @@ class ResampledComparison:
         if self._resampler is None:
             scores = np.stack([self._written_out(row) for row in weights])
         else:
-            got = self._resampler(weights)
-            if self._comparator.normalised:
-                scale = np.sqrt(got.squares_a[:, :, None] * got.squares_b[:, None, :])
-                scores = np.full(scale.shape, np.nan)
-                np.divide(got.products, scale, out=scores, where=scale > 0)
-            else:
-                pairs = got.pairs[:, None, None]
-                with np.errstate(divide="ignore", invalid="ignore"):
-                    scores = got.products * 12.0 / (pairs**3 - pairs)
+            scores = self._scored(self._resampler(weights))
+        if self._groups is not None and not self._summed:
+            member = self._groups[:, None] == np.arange(self._groups[-1] + 1)
+            scores = scores @ (member / member.sum(axis=0))
         scores[(weights > 0).sum(axis=1) < MIN_DISTINCT] = np.nan
+        return scores
+
+    def _scored(self, got: Products) -> FloatArray:
+        if not self._comparator.normalised:
+            pairs = got.pairs[:, None, None]
+            with np.errstate(divide="ignore", invalid="ignore"):
+                return np.asarray(got.products * 12.0 / (pairs**3 - pairs))
+        squares_b = got.squares_b
+        if self._groups is not None:
+            sizes = np.bincount(self._groups)
+            starts = np.cumsum(sizes) - sizes
+            squares_b = np.where(np.minimum.reduceat(squares_b, starts, axis=1) > 0, sizes**2, 0)
+        scale = np.sqrt(got.squares_a[:, :, None] * squares_b[:, None, :])
+        scores = np.full(scale.shape, np.nan)
+        np.divide(got.products, scale, out=scores, where=scale > 0)
         return scores
 
     def _written_out(self, weights: NDArray[np.integer]) -> FloatArray:

@@ -130,9 +130,11 @@ def trajectory(
     )  # fmt: skip
     start = _check_design(design, factors, baseline)
     scores = scores_of(design, comparator, keep)
+    groups = None if "subjects" in factors else design.region_of
+    comparison = ResampledComparison(comparator, design.models, design.brain, keep, groups)
     with track(int(n_resamples), "resamples", progress) as advance:
         drawn = draw_resamples(
-            design, ResampledComparison(comparator, design.models, design.brain, keep), scores,
+            design, comparison, scores,
             factors=factors, n_resamples=int(n_resamples), seed=int(seed), budget=budget,
             advance=advance,
         )  # fmt: skip

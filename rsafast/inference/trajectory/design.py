@@ -51,6 +51,11 @@ class Design:
             len(self.regions), len(self.subjects),
         )  # fmt: skip
 
+    @property
+    def region_of(self) -> NDArray[np.int64]:
+        """Region of every brain RDM, counted from 0."""
+        return np.repeat(np.arange(len(self.regions)), len(self.subjects))
+
 
 def make_design(
     models: RDMs,

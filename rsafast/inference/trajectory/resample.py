@@ -16,14 +16,19 @@ from numpy.typing import NDArray
 from rsafast.comparators import Comparator, FloatArray
 from rsafast.comparison import compare
 from rsafast.errors import InvalidInputError
-from rsafast.inference.bootstrap.draws import SEEDS, STIMULI, SUBJECTS, draw_counts
+from rsafast.inference.bootstrap.draws import (
+    SEEDS,
+    STIMULI,
+    SUBJECTS,
+    blocks,
+    draw_counts,
+    jackknife_counts,
+)
 from rsafast.inference.bootstrap.resampled import ResampledComparison
 from rsafast.inference.trajectory.design import Design
 
 FACTORS = ("stimuli", "subjects", "seeds")
 _RULE_STREAMS = 1_000  # the rules draw their seeds from streams SEEDS + 1000, 1001, ...
-_GROUPS = 128  # evaluations of a jackknife; every one costs more than two bootstrap resamples
-_GROUP_STREAM = 3_000
 _MOST_LOST = 0.5  # share of undefined resamples beyond which nothing is reported
 _BLOCK = 128  # draws a block: 15 MB of scores for 800 networks and 18 brain RDMs
 
@@ -212,35 +217,27 @@ class Draws:
         cells = cell_means(self._scores).size
         if "stimuli" not in self._factors:
             return np.empty((cells, 0))
-        group_of = self._stimulus_groups()
-        groups = int(group_of.max()) + 1
-        out = np.empty((cells, groups))
-        for start in range(0, groups, _BLOCK):
-            stop = min(start + _BLOCK, groups)
-            weights = (np.arange(start, stop)[:, None] != group_of).astype(np.int64)
-            scores = self._comparison.scores(weights).reshape(-1, *self._scores.shape)
-            out[:, start:stop] = weighted_means(scores, None, None).reshape(stop - start, -1).T
+        counts = jackknife_counts(self._seed, self._n)
+        out = np.empty((cells, len(counts)))
+        for start, stop in blocks(len(counts), _BLOCK):
+            scores = weighted_means(self._scores_on(counts[start:stop]), None, None)
+            out[:, start:stop] = scores.reshape(stop - start, -1).T
         if not np.isfinite(out).all():
             group = int(np.argwhere(~np.isfinite(out))[0, 1])
             raise InvalidInputError(
-                f"without stimulus number {np.flatnonzero(group_of == group)[0]} some RDM has no"
+                f"without stimulus number {np.flatnonzero(counts[group] == 0)[0]} some RDM has no"
                 " spread: its similarities rest on that stimulus; leave 'stimuli' out of"
                 " resample=, or the RDM out"
             )
         return out - out.mean(axis=1, keepdims=True)
 
-    def _stimulus_groups(self) -> NDArray[np.int64]:
-        """Group of every stimulus: its own, or one of 128 random ones of nearly equal size."""
-        places = np.arange(self._n)
-        if self._n <= _GROUPS:
-            return places
-        keys = np.random.SeedSequence([self._seed, _GROUP_STREAM, self._n])
-        order = np.random.Generator(np.random.Philox(keys)).permutation(self._n)
-        return places[order] % _GROUPS
-
     def _on_drawn_stimuli(self, start: int, stop: int) -> FloatArray:
-        counts = draw_counts(self._seed, STIMULI, self._n, start, stop)
-        return self._comparison.scores(counts).reshape(-1, *self._scores.shape)
+        return self._scores_on(draw_counts(self._seed, STIMULI, self._n, start, stop))
+
+    def _scores_on(self, weights: NDArray[np.int64]) -> FloatArray:
+        """(draws, G, S, E, L, Q, P); of a comparison with groups of subjects, P = 1 mean."""
+        scores = self._comparison.scores(weights)
+        return scores.reshape(len(weights), *self._scores.shape[:5], -1)
 
     def seed_weights(self, start: int, stop: int) -> FloatArray:
         """(draws, G, S) weights of every rule's seeds, which sum to 1."""
