@@ -1,4 +1,4 @@
-"""Files that appear under their name only once they are complete."""
+"""Files that appear under their name only once they are complete, and folders for one at a time."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such lock
+    fcntl = None  # type: ignore[assignment]
 
 from rsafast_kernels.errors import InvalidInputError
 
@@ -69,6 +74,33 @@ def replacing(path: PathInput) -> Iterator[Path]:
         ) from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone(folder: Path, what: str) -> Iterator[None]:
+    """Keep other processes off a folder; the lock ends with this process, however it ends.
+
+    Parameters
+    ----------
+    folder : made if it is missing.
+    what : what this process does there, for the message to the other one.
+
+    Raises
+    ------
+    InvalidInputError
+        Where another process holds the lock.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a") as handle:
+        if fcntl is not None:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise InvalidInputError(
+                    f"{folder}: another process {what}; wait for it, or choose another name or "
+                    "folder"
+                ) from None
+        yield
 
 
 def write_text(path: PathInput, text: str) -> Path:

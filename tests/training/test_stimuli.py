@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import os
 import tempfile
+import tracemalloc
 import zipfile
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import rsafast_training.stimuli as module
@@ -113,6 +115,127 @@ def test_arrays(tmp_path: Path, rng: np.random.Generator) -> None:
     assert np.array_equal(read_stimuli(tmp_path / "x.npz", order=["a", "d"]).image(0), x[3])
 
 
+# ---- published layouts -------------------------------------------------------------------------
+
+NSD_ROWS = (0, 12, 13, 2950, 72_999)
+
+
+@pytest.fixture
+def nsd(tmp_path: Path, rng: np.random.Generator) -> tuple[Path, dict[int, np.ndarray]]:
+    """Make nsd_stimuli.hdf5 at its published shape, 39.6 GB, of which five images are written."""
+    path = tmp_path / "nsd_stimuli.hdf5"
+    written = {row: rng.integers(0, 256, (425, 425, 3), np.uint8) for row in NSD_ROWS}
+    with h5py.File(path, "w") as file:
+        bricks = file.create_dataset(
+            "imgBrick", (73_000, 425, 425, 3), np.uint8, chunks=(1, 425, 425, 3)
+        )
+        for row, image in written.items():
+            bricks[row] = image
+    return path, written
+
+
+def test_nsd_images_are_labelled_by_nsdid_from_0_in_the_order_asked(nsd) -> None:
+    path, written = nsd
+    rows = (72_999, 0, 2950, 13, 12)  # h5py itself takes increasing rows only
+    stimuli = read_stimuli(path, order=[f"nsd{row:05d}" for row in rows])
+    assert stimuli.labels == ("nsd72999", "nsd00000", "nsd02950", "nsd00013", "nsd00012")
+    for i, row in enumerate(rows):
+        assert np.array_equal(stimuli.image(i), written[row])
+    resized = stimuli.pixels([Preprocess(32)])[0]
+    for i, row in enumerate(rows):
+        assert np.array_equal(resized[i], Preprocess(32).resized(written[row]))
+    assert len(stimuli.unused) == 72_995
+    every = read_stimuli(path).labels
+    assert (len(every), every[0], every[-1]) == (73_000, "nsd00000", "nsd72999")
+
+
+def test_nsd_images_are_read_one_by_one(nsd) -> None:
+    path, _ = nsd
+    stimuli = read_stimuli(path, order=[f"nsd{i:05d}" for i in range(0, 73_000, 1000)])
+    tracemalloc.start()
+    try:
+        for i in range(len(stimuli)):
+            stimuli.image(i)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(stimuli) == 73
+    assert peak < 5 * 425 * 425 * 3
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "dtype", "said"),
+    [
+        ("imgBrick", (3, 425, 425, 73_000), np.uint8, r"got uint8 \(3, 425, 425, 73000\)"),
+        ("imgBrick", (1000, 425, 425, 3), np.uint8, r"row is the nsdId, got uint8 \(1000, "),
+        ("imgBrick", (73_000, 425, 425, 3), np.float32, "got float32"),
+        ("stimuli", (73_000, 425, 425, 3), np.uint8, "got none; save other images as a .npz"),
+    ],
+)
+def test_rejects_hdf5_whose_rows_are_no_nsdids(tmp_path: Path, name, shape, dtype, said) -> None:
+    with h5py.File(tmp_path / "x.hdf5", "w") as file:
+        file.create_dataset(name, shape, dtype, chunks=(1, 1, 425, 3))
+    with pytest.raises(InvalidInputError, match=said):
+        read_stimuli(tmp_path / "x.hdf5")
+
+
+def test_rejects_a_truncated_nsd_file(nsd) -> None:
+    path, _ = nsd
+    os.truncate(path, path.stat().st_size - 1000)
+    with pytest.raises(InvalidInputError, match=r"nsd_stimuli.hdf5: is no readable HDF5 file"):
+        read_stimuli(path)
+
+
+def write_greys(root: Path, names: list[str]) -> None:
+    """Image i is 10 i throughout."""
+    for i, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(encoded(np.full((4, 5, 3), 10 * i, np.uint8)))
+
+
+def greys(stimuli: module.Stimuli) -> list[int]:
+    return [int(stimuli.image(i)[0, 0, 0]) // 10 for i in range(len(stimuli))]
+
+
+def test_things_images_are_found_by_stimulus_id(tmp_path: Path) -> None:
+    # As text, "ice-cream_cone/" comes before "ice/"; the folders' own order is the other way.
+    names = ["ice/ice_01b.jpg", "ice-cream_cone/ice-cream_cone_01b.jpg", "dog/dog_12s.jpg",
+             "dog/dog_01b.jpg"]  # fmt: skip
+    write_greys(tmp_path, names)
+    stimuli = read_stimuli(tmp_path)
+    assert stimuli.labels == ("dog_01b", "dog_12s", "ice_01b", "ice-cream_cone_01b")
+    assert greys(stimuli) == [3, 2, 0, 1]
+    asked = read_stimuli(tmp_path, order=["ice_01b", "dog_12s.jpg", "dog/dog_01b.jpg"])
+    assert asked.labels == ("ice_01b", "dog_12s.jpg", "dog/dog_01b.jpg")
+    assert greys(asked) == [0, 2, 3]
+    write_greys(tmp_path / "copy", ["dog_01b.jpg"])
+    with pytest.raises(InvalidInputError, match="'dog_01b' could be 2 images"):
+        read_stimuli(tmp_path, order=["dog_01b"])
+
+
+def test_things_eeg2_images_are_in_the_order_of_the_rows(tmp_path: Path) -> None:
+    names = ["training_images/00002_abacus/abacus_02n.jpg",
+             "training_images/00001_aardvark/aardvark_09s.jpg",
+             "training_images/00001_aardvark/aardvark_01b.jpg"]  # fmt: skip
+    write_greys(tmp_path, names)
+    stimuli = read_stimuli(tmp_path / "training_images")
+    assert stimuli.labels == ("aardvark_01b", "aardvark_09s", "abacus_02n")
+    assert greys(stimuli) == [2, 1, 0]
+
+
+def test_algonauts_2023_images_by_nsdid(tmp_path: Path) -> None:
+    write_greys(tmp_path, ["train-0002_nsd-00027.png", "train-0001_nsd-00013.png"])
+    stimuli = read_stimuli(tmp_path, stimulus_id=lambda name: f"nsd{name[-9:-4]}")
+    assert stimuli.labels == ("nsd00013", "nsd00027")
+    assert greys(stimuli) == [1, 0]
+    asked = read_stimuli(
+        tmp_path, stimulus_id=lambda name: f"nsd{name[-9:-4]}", order=["nsd00027"]
+    )
+    assert (asked.labels, greys(asked), asked.unused) == (("nsd00027",), [0], ("nsd00013",))
+    with pytest.raises(InvalidInputError, match=r"1 image \('nsd'\) named more than once"):
+        read_stimuli(tmp_path, stimulus_id=lambda name: "nsd")
+
+
 # ---- order -------------------------------------------------------------------------------------
 
 
@@ -172,9 +295,11 @@ def test_rejects_paths_that_hold_no_stimuli(tmp_path: Path) -> None:
     (tmp_path / "x.zip").write_bytes(b"PK no zip")
     (tmp_path / "x.npz").write_bytes(b"PK no npz")
     (tmp_path / "x.txt").write_text("\n")
+    (tmp_path / "x.hdf5").write_bytes(b"\x89HDF no hdf5")
     for name, said in {
         "gone": "no such file or folder", "empty": "holds no image", "x.mat": "no stimuli by its",
         "x.zip": "no readable .zip", "x.npz": "no readable NumPy", "x.txt": "names no image",
+        "x.hdf5": "no readable HDF5",
     }.items():  # fmt: skip
         with pytest.raises(InvalidInputError, match=said):
             read_stimuli(tmp_path / name)

@@ -27,7 +27,8 @@ class TrainConfig:
     rule : untrained, bp, fa, pc or stdp.
     profile : "corrected", or "faithful" for what was published, quirks and all.
     model : cnn3, vgg5 or resnet50.
-    data : digits, cifar10:PATH, npz:PATH or folder:PATH.
+    data : digits, cifar10:PATH, npz:PATH or folder:PATH, as
+        :func:`rsafast_training.data.load_dataset` reads them.
     name : of the run's folder; by default the rule, and "-faithful" in that profile.
     seeds : of initial weights, training subset, order, augmentation and dropout; one network each.
     epochs : number of passes over the training images.

@@ -1,4 +1,4 @@
-"""Stimuli: images with labels, from a folder, a .zip, a list of paths, or NumPy files.
+"""Stimuli: images with labels, from a folder, .zip, list of paths, NumPy files or NSD's HDF5.
 
 A :class:`Stimuli` knows the labels and the order of its images and decodes them on demand.
 :meth:`Stimuli.pixels` decodes each image once, for every resolution that is asked for, into
@@ -11,6 +11,7 @@ Nothing is dropped or replaced in silence: an image that an explicit order names
 from __future__ import annotations
 
 import os
+import posixpath
 import tempfile
 import zipfile
 import zlib
@@ -19,9 +20,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeAlias
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -38,8 +41,10 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261)
 
 _LIST_SUFFIXES = frozenset((".txt", ".lst"))
+_HDF5_SUFFIXES = frozenset((".hdf5", ".h5"))
 _AT_ONCE = 64  # images decoded ahead of the writer, which bounds memory
 _SHOWN = 10  # names printed in a message
+_NSD_SHAPE = (73_000, 425, 425, 3)  # of nsd_stimuli.hdf5; the row of an image is its nsdId
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +197,7 @@ def read_stimuli(
     *,
     order: PathInput | Sequence[str] | None = None,
     key: str | None = None,
+    stimulus_id: Callable[[str], str] | None = None,
 ) -> Stimuli:
     """Find the images of `path` and give them labels and an order; nothing is decoded yet.
 
@@ -200,7 +206,9 @@ def read_stimuli(
     path : str or Path
         A folder (searched whole) or a .zip of images; a .txt with one path a line, relative to it;
         a .npz with JPEG bytes end to end (``jpeg`` uint8, ``offsets`` n + 1 integers; several such
-        sets as ``<key>_jpeg``, ``<key>_offsets``); a .npy or .npz with a uint8 array (n, H, W, 3).
+        sets as ``<key>_jpeg``, ``<key>_offsets``); a .npy or .npz with a uint8 array (n, H, W, 3);
+        nsd_stimuli.hdf5 of the Natural Scenes Dataset, whose images are read one by one as they
+        are needed and labelled by their nsdId, which counts from 0: "nsd00000" to "nsd72999".
     order : path or sequence of str, optional
         The stimuli wanted, in the order wanted: a text file with one a line, or the labels. Each
         is the stem of a file name ("cat_01b"), the file name, or the path inside `path`; they
@@ -208,13 +216,16 @@ def read_stimuli(
         By default all images, sorted by path (a list and an array keep their own order).
     key : str, optional
         Which set or array of a .npz that holds several.
+    stimulus_id : function, optional
+        Gives the label of an image from its path inside `path`, such as "dog/dog_01b.jpg". `order`
+        then names these labels.
 
     Returns
     -------
     Stimuli
-        The labels are the stems where they are unique, else the paths inside `path`. Images of an
-        array are labelled by its ``labels`` or ``stimuli`` where those are unique str, else by
-        their position, from "00000".
+        The labels are those of `stimulus_id`, else the stems where they are unique, else the paths
+        inside `path`. Images of an array are labelled by its ``labels`` or ``stimuli`` where those
+        are unique str, else by their position, from "00000".
 
     Raises
     ------
@@ -224,11 +235,14 @@ def read_stimuli(
     """
     place = Path(path).expanduser()
     names, read = _open(place, key)
+    if stimulus_id is not None:
+        names = [stimulus_id(name) for name in names]
     repeated = [name for name, times in Counter(names).items() if times > 1]
     if repeated:
         raise InvalidInputError(f"{path}: {_some(repeated, 'image')} named more than once")
     if order is None:
-        return Stimuli(_labels(names), str(path), read, tuple(range(len(names))))
+        labels = tuple(names) if stimulus_id else _labels(names)
+        return Stimuli(labels, str(path), read, tuple(range(len(names))))
     wanted, said = _wanted(order)
     indices = _find(wanted, names, said, path)
     unused = set(range(len(names))) - set(indices)
@@ -242,8 +256,9 @@ def _labels(names: Sequence[str]) -> tuple[str, ...]:
 
 def _stem(name: str) -> str:
     """The file name without a suffix of images: "v1.5 cat" has none."""
-    path = PurePosixPath(name)
-    return path.stem if path.suffix.lower() in SUFFIXES else path.name
+    last = posixpath.basename(name)
+    stem, suffix = posixpath.splitext(last)
+    return stem if suffix.lower() in SUFFIXES else last
 
 
 def _wanted(order: PathInput | Sequence[str]) -> tuple[tuple[str, ...], str]:
@@ -265,16 +280,19 @@ def _find(
     wanted: Iterable[str], names: Sequence[str], said: str, path: PathInput
 ) -> tuple[int, ...]:
     """Where each wanted label is, looked up as a path, then a file name, then a stem."""
-    tables: list[dict[str, list[int]]] = []
-    for key_of in (str, lambda name: PurePosixPath(name).name, _stem):
+
+    @cache  # NSD has 73,000 names, all of which match as they are
+    def table_of(key_of: Callable[[str], str]) -> dict[str, list[int]]:
         table = defaultdict(list)
         for i, name in enumerate(names):
             table[key_of(name)].append(i)
-        tables.append(table)
+        return table
+
+    keys = (str, posixpath.basename, _stem)
     found: list[int] = []
     missing: list[str] = []
     for label in wanted:
-        hits: list[int] = next((table[label] for table in tables if label in table), [])
+        hits = next((table_of(key)[label] for key in keys if label in table_of(key)), [])
         if len(hits) > 1:
             raise InvalidInputError(
                 f"{said}: {label!r} could be {_some([names[i] for i in hits], 'image')} of {path}; "
@@ -334,8 +352,10 @@ def _open(path: Path, key: str | None) -> _Opened:
         return _open_array(path, _load_numpy(path), None)
     if suffix == ".npz":
         return _open_npz(path, key)
+    if suffix in _HDF5_SUFFIXES:
+        return _open_nsd(path)
     raise InvalidInputError(
-        f"{path}: holds no stimuli by its name; expected a folder, .zip, .txt, .npy or .npz"
+        f"{path}: holds no stimuli by its name; expected a folder, .zip, .txt, .npy, .npz or .hdf5"
     )
 
 
@@ -346,7 +366,8 @@ def _is_image(name: str) -> bool:
 
 
 def _sorted_images(names: Iterable[str], path: Path) -> list[str]:
-    images = sorted(name for name in names if _is_image(name))
+    # Folder by folder: as text, "ice-cream_cone/" would come before "ice/".
+    images = sorted(filter(_is_image, names), key=lambda name: name.split("/"))
     if not images:
         raise InvalidInputError(
             f"{path}: holds no image; looked for {', '.join(sorted(SUFFIXES))}"
@@ -439,6 +460,34 @@ def _open_array(path: Path, images: NDArray[Any], ids: NDArray[Any] | None) -> _
             f"{path}: images must be uint8 (n, H, W, 3), got {images.dtype} {images.shape}"
         )
     return _array_names(path, len(images), ids), lambda i: np.asarray(images[i])
+
+
+def _open_nsd(path: Path) -> _Opened:
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise InvalidInputError(
+            f"{path}: is no readable HDF5 file ({error}); fetch it again"
+        ) from None
+    images = file.get("imgBrick")
+    found = f"{images.dtype} {images.shape}" if isinstance(images, h5py.Dataset) else "none"
+    if found != f"uint8 {_NSD_SHAPE}":
+        file.close()
+        raise InvalidInputError(
+            f"{path}: expected 'imgBrick' of nsd_stimuli.hdf5, uint8 {_NSD_SHAPE}, whose row is "
+            f"the nsdId, got {found}; save other images as a .npz with labels"
+        )
+
+    def read(i: int) -> Pixels:
+        # One row at a time needs no increasing indices, as h5py demands of several.
+        try:
+            return np.asarray(images[i])
+        except OSError as error:
+            raise InvalidInputError(
+                f"{path}: row {i} of 'imgBrick' cannot be read ({error}); fetch the file again"
+            ) from None
+
+    return [f"nsd{i:05d}" for i in range(len(images))], read
 
 
 def _open_blob(

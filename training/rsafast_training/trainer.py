@@ -9,20 +9,14 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-try:
-    import fcntl
-except ImportError:  # Windows has no such lock
-    fcntl = None  # type: ignore[assignment]
-
 import torch
-from rsafast_kernels.atomic import PathInput, check_writable
+from rsafast_kernels.atomic import PathInput, alone, check_writable
 from rsafast_kernels.errors import BackendUnavailableError, InvalidInputError
 
 from rsafast_training.checkpoints import (
@@ -77,26 +71,11 @@ def train(
     data = load_dataset(config.data, cache_dir=cache_dir, image_size=config.image_size)
     data = _normalised(config, data)
     info = _describe(config, data)
-    with _alone(folder):
+    with alone(folder, "trains this run"):
         groups = _groups(folder, config, info, data)
         for index, seeds in enumerate(groups):
             Group(config, info, data, folder, seeds, report, share=(index, len(groups))).run()
     return folder
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keep other processes off the run; the lock ends with this one, however it ends."""
-    with (folder / ".lock").open("a") as handle:
-        if fcntl is not None:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise InvalidInputError(
-                    f"{folder}: another process trains this run; wait for it, or choose another "
-                    "name or folder"
-                ) from None
-        yield
 
 
 def _check_folder(folder: Path, config: TrainConfig, resume: bool) -> None:

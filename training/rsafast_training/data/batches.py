@@ -6,6 +6,7 @@ or resumed, get the same images in the same order.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
@@ -35,7 +36,8 @@ class Batches:
     drop_last : leave out the images that do not fill a batch (others every epoch); False makes a
         smaller last batch of them.
     augment : flips and crops of training batches; None for none.
-    device : where batches are made. The images are held there too (as uint8).
+    device : where batches are made. The images are held there too (as uint8), unless they would
+        fill more than half of what a GPU has free: then each batch is copied from the cache.
 
     Raises
     ------
@@ -57,9 +59,10 @@ class Batches:
         self.data, self.augment, self.device = data, augment, torch.device(device)
         self.batch_size, self.drop_last = batch_size, drop_last
         self._subsets = _subsets(data, indices)
+        self._held = held_on(self.device, data.train_images.nbytes + data.test_images.nbytes)
         self._images = {
-            "train": torch.from_numpy(data.train_images).to(device),
-            "test": torch.from_numpy(data.test_images).to(device),
+            "train": _tensor(data.train_images).to(self._held),
+            "test": _tensor(data.test_images).to(self._held),
         }
         self._labels = {
             "train": torch.from_numpy(data.train_labels).to(device),
@@ -164,11 +167,26 @@ class Batches:
 
     def _gather(self, split: str, rows: torch.Tensor) -> torch.Tensor:
         # Channels first while a pixel is one byte: as float32 the move takes four times as long.
-        return self._images[split].index_select(0, rows).permute(0, 3, 1, 2).contiguous()
+        images = self._images[split].index_select(0, rows.to(self._held)).to(self.device)
+        return images.permute(0, 3, 1, 2).contiguous()
 
     def _finish(self, images: torch.Tensor, lead: tuple[int, ...]) -> torch.Tensor:
         x = normalise(images, self.data.mean, self.data.std)
         return x.view(*lead, *x.shape[1:])
+
+
+def held_on(device: torch.device, n_bytes: int) -> torch.device:
+    """Return the device that holds the images: the CPU where they leave a GPU too little room."""
+    if device.type == "cuda" and n_bytes > torch.cuda.mem_get_info(device)[0] / 2:
+        return torch.device("cpu")
+    return device
+
+
+def _tensor(images: NDArray[np.uint8]) -> torch.Tensor:
+    with warnings.catch_warnings():
+        # The mapping of a data set larger than memory is read-only, and is only read here.
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
+        return torch.from_numpy(images)
 
 
 _SHARED = None  # key of a subset that all seeds share

@@ -8,6 +8,7 @@ damaged file is rebuilt with a warning.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -17,6 +18,7 @@ import time
 import warnings
 import zipfile
 import zlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +29,10 @@ from rsafast_kernels.atomic import replacing
 from rsafast_kernels.errors import InvalidInputError
 
 from rsafast_training.data.decode import Decoded, Decoder, Progress
+from rsafast_training.data.folder import is_image
 from rsafast_training.data.source import Pictures, Source
 
+BYTES_UP_TO = 200_000  # files whose every byte is read, to tell one content from another
 FORMAT = 1  # raise it when decoding, or the layout of the file, changes
 _ABANDONED = 86_400.0  # seconds after which a temporary file belongs to a killed process
 _DAMAGE = (
@@ -59,12 +63,20 @@ def load_cached(
 
 
 def content_key(source: Source, image_size: int | None) -> str:
-    """Return the SHA-256, in hexadecimal digits, of all that decides the decoded images."""
+    """Return the SHA-256, in hexadecimal digits, of all that decides the decoded images.
+
+    Of more than `BYTES_UP_TO` files, the sizes of the images count instead of their bytes:
+    ImageNet's would be read for minutes to hours at every load.
+    """
+    by_size = len(source.files) > BYTES_UP_TO
     digest = hashlib.sha256(f"{FORMAT}/{image_size}/{source.options}".encode())
     for name, path in source.files.items():
         try:
-            with path.open("rb") as file:
-                content = hashlib.file_digest(file, "sha256").hexdigest()
+            if by_size and is_image(name):
+                content = f"{os.stat(path).st_size} bytes"
+            else:
+                with open(path, "rb") as file:
+                    content = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise InvalidInputError(
                 f"{path}: cannot be read ({error.strerror}); check the path and its permissions"
@@ -125,7 +137,8 @@ def _check_space(folder: Path, needed: int) -> None:
     if free < needed:
         raise InvalidInputError(
             f"{folder}: the decoded images need {needed / 1e6:,.0f} MB and {free / 1e6:,.0f} MB "
-            "are free; free some space, or set RSAFAST_CACHE or cache_dir to another disk"
+            "are free; free some space, pass a smaller image_size, or set RSAFAST_CACHE or "
+            "cache_dir to another disk"
         )
 
 
@@ -169,5 +182,12 @@ def _map(path: Path, member: zipfile.ZipInfo) -> NDArray[np.uint8]:
         file.seek(member.header_offset + 30 + name + extra)
         npy.read_magic(file)
         shape, _, dtype = npy.read_array_header_1_0(file)
+        mapped = partial(np.memmap, path, dtype, offset=file.tell(), shape=shape)
+    try:
         # Copy on write: torch takes the pages without copying them, and the file stays as it is.
-        return np.memmap(path, dtype, "c", offset=file.tell(), shape=shape)
+        return mapped(mode="c")
+    except OSError as error:
+        if error.errno != errno.ENOMEM:
+            raise
+        # Linux promises no copies of more than memory and swap together; to read needs no promise.
+        return mapped(mode="r")

@@ -8,7 +8,6 @@ arrays and plain containers and nothing else. https://www.cs.toronto.edu/~kriz/c
 from __future__ import annotations
 
 import io
-import pickle
 import tarfile
 import zlib
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rsafast_kernels.errors import InvalidInputError
+from rsafast_kernels.pickles import load_pickle
 
 from rsafast_training.data.source import Pictures, Source, Split, as_labels
 
@@ -147,54 +147,7 @@ def _class_names(data: bytes, name: str, suffix: str) -> tuple[str, ...]:
 
 
 def _unpickle(data: bytes, name: str) -> dict[str, Any]:
-    try:
-        content = _ArraysOnly(io.BytesIO(data)).load()
-    except InvalidInputError as error:
-        raise InvalidInputError(f"{name}: {error}") from None
-    except Exception as error:  # a damaged pickle can raise anything
-        raise InvalidInputError(
-            f"{name}: is truncated or no pickle ({error}); unpack the archive again"
-        ) from None
+    content = load_pickle(io.BytesIO(data), name)
     if not isinstance(content, dict):
         raise InvalidInputError(f"{name}: holds a {type(content).__name__}, expected a dict")
     return content
-
-
-def _latin1(text: str, encoding: str) -> bytes:
-    if encoding not in ("latin1", "latin-1"):
-        raise InvalidInputError(f"asks for the text encoding {encoding!r}; the file is refused")
-    return text.encode("latin-1")
-
-
-def _admitted() -> dict[tuple[str, str], Any]:
-    from numpy._core import multiarray, numeric
-
-    rebuild, frombuffer = multiarray._reconstruct, numeric._frombuffer  # type: ignore[attr-defined]
-    old_and_new = ("numpy.core", "numpy._core")
-    return {
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-        # How protocol 2 writes bytes.
-        ("_codecs", "encode"): _latin1,
-        **{(f"{core}.multiarray", "_reconstruct"): rebuild for core in old_and_new},
-        **{(f"{core}.numeric", "_frombuffer"): frombuffer for core in old_and_new},
-    }
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """Unpickler that builds arrays and containers, and calls nothing else."""
-
-    def __init__(self, file: io.BytesIO) -> None:
-        # Python 2 wrote the published files; latin1 maps its strings one to one.
-        super().__init__(file, encoding="latin1")
-        self._admitted = _admitted()
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Return a constructor of arrays, and refuse every other name."""
-        try:
-            return self._admitted[module, name]
-        except KeyError:
-            raise InvalidInputError(
-                f"asks to run {module}.{name}; a pickle with more than arrays is refused, as it "
-                "could run any code"
-            ) from None

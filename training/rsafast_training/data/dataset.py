@@ -13,7 +13,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from rsafast_kernels.errors import InvalidInputError
 
-from rsafast_training.data.cache import load_cached
+from rsafast_training.data.cache import content_key, load_cached
 from rsafast_training.data.cifar10 import cifar10, find_batches
 from rsafast_training.data.decode import Decoded, Progress, decode
 from rsafast_training.data.digits import digits
@@ -128,7 +128,8 @@ def load_dataset(
         - ``digits``: scikit-learn's 8 x 8 digits, embedded; 1,500 training and 297 test images;
         - ``cifar10:PATH``: the published CIFAR-10, binary or Python, as folder or .tar.gz;
         - ``npz:PATH``: an .npz archive of JPEG bytes or uint8 arrays;
-        - ``folder:PATH``: image files in one sub-folder a class.
+        - ``folder:PATH``: image files in one sub-folder a class; Tiny ImageNet and ImageNet-1k as
+          published.
     image_size : edge in pixels to which every image is brought: the shorter edge is scaled, then
         the centre cut (`rsafast_training.images.fit_square`). None keeps the pixels as they are,
         and all images must then be of one size.
@@ -158,6 +159,18 @@ def load_dataset(
             stacklevel=2,
         )
     return data
+
+
+def data_fingerprint(spec: PathInput, image_size: int | None = None) -> str:
+    """Hash of all that decides the images of a data set, without decoding them.
+
+    Raises
+    ------
+    InvalidInputError
+        As `load_dataset`, for what is missing.
+    """
+    source = _source(spec, 0.2, 0)
+    return content_key(source, image_size) if source.files else source.name
 
 
 def _source(spec: PathInput, test_fraction: float, split_seed: int) -> Source:

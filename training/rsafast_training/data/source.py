@@ -89,14 +89,15 @@ class Source:
     ----------
     name : short name for results.
     where : what error messages call it.
-    files : the files whose bytes decide the content, by a name that survives moving them.
+    files : the files whose bytes decide the content, by a name that survives moving them; none
+        for data that come with the package.
     read : reads them.
     options : whatever else decides the content, as text.
     """
 
     name: str
     where: str
-    files: Mapping[str, Path]
+    files: Mapping[str, str | Path]
     read: Callable[[], Pictures]
     options: str = ""
 
