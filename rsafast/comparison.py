@@ -81,7 +81,7 @@ def compare(
     """
     comparator = get_comparator(method)
     left, right = align(as_rdms(a, "a"), as_rdms(b, "b"))
-    keep = as_pair_mask(mask, left.n_stimuli)
+    keep = as_pair_mask(mask, left, right)
     check_complete(left, keep, "a")
     check_complete(right, keep, "b")
     noise = noise_covariance(comparator, sigma_k, left.n_stimuli)

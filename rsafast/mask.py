@@ -1,5 +1,8 @@
 """Masks of stimulus pairs: which dissimilarities of the brain side count."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -9,14 +12,21 @@ from rsafast.rdms import RDMs
 MIN_PAIRS = 6  # those of 4 stimuli, the smallest RDM
 
 
-def as_pair_mask(mask: ArrayLike | None, n: int) -> NDArray[np.bool_]:
+def as_pair_mask(mask: ArrayLike | None, *rdms: RDMs) -> NDArray[np.bool_]:
     """Return `mask` as (pairs,) bool in squareform order; all True for None.
+
+    Parameters
+    ----------
+    mask : (pairs,) or (n, n), in the order of the RDMs. One that knows its stimuli, as that of
+        `run_mask` given labels does, is brought into their order by label.
+    rdms : aligned RDMs that it is for.
 
     Raises
     ------
     InvalidInputError
-        Not boolean, a wrong shape, not symmetric, or fewer than 6 pairs left.
+        Not boolean, a wrong shape, not symmetric, of other stimuli, or fewer than 6 pairs left.
     """
+    n = rdms[0].n_stimuli
     pairs = n * (n - 1) // 2
     if mask is None:
         return np.ones(pairs, bool)
@@ -38,12 +48,34 @@ def as_pair_mask(mask: ArrayLike | None, n: int) -> NDArray[np.bool_]:
         raise InvalidInputError(
             f"mask must be ({n}, {n}) or ({pairs},) for {n} stimuli, got {np.shape(mask)}"
         )
+    array = _in_order(array, getattr(mask, "labels", None), rdms)
     if array.sum() < MIN_PAIRS:
         raise InvalidInputError(
             f"the mask leaves {int(array.sum())} of {pairs} pairs; at least {MIN_PAIRS} are needed"
             " (True means that a pair counts)"
         )
     return array
+
+
+def _in_order(
+    array: NDArray[np.bool_], labels: Sequence[Any] | None, rdms: Sequence[RDMs]
+) -> NDArray[np.bool_]:
+    """A mask of stimuli `labels`, in the order of the RDMs; as it is where a side has no labels."""
+    wanted = next((own.labels for own in rdms if own.labels is not None), None)
+    if labels is None or wanted is None or tuple(labels) == tuple(wanted):
+        return array
+    if set(labels) != set(wanted):
+        lacking = [label for label in wanted if label not in set(labels)]
+        raise InvalidInputError(
+            f"the mask is of other stimuli than the RDMs: it lacks {lacking[:3]!r}; make it again"
+            " with their labels"
+        )
+    place = {label: i for i, label in enumerate(labels)}
+    order = [place[label] for label in wanted]
+    square = np.zeros((len(order), len(order)), bool)
+    upper = np.triu_indices(len(order), 1)
+    square[upper] = array
+    return np.asarray((square | square.T)[np.ix_(order, order)][upper])
 
 
 def check_complete(rdms: RDMs, keep: NDArray[np.bool_], role: str) -> None:

@@ -149,7 +149,7 @@ def permutation_test(
     check_choices(n_permutations, alternative, tail, engine, seed, covariate_scheme)
     budget = parse_bytes(memory_budget)
     a, b, z = aligned(models, brain, covariates)
-    keep = as_pair_mask(mask, a.n_stimuli)
+    keep = as_pair_mask(mask, a, b)
     n_permutations, seed = int(n_permutations), int(seed)
     groups = as_groups(blocks, a.n_stimuli)
     statistic = build_statistic(

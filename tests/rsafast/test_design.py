@@ -65,6 +65,27 @@ def test_a_design_like_that_of_the_things_study_keeps_its_number_of_pairs(rng):
     assert "233,280, 233,280, 233,280" in mask.summary()
 
 
+def test_a_mask_that_knows_its_stimuli_follows_them_into_another_order(rng):
+    labels = list("abcdefghi")
+    brain = rf.RDMs(rng.random((3, 36)), labels=labels).with_descriptors(
+        {"region": ["V1"] * 3, "subject": [1, 2, 3]}
+    )
+    models = rf.RDMs(rng.random((2, 36)), labels=labels)
+    turned = models.reorder([labels[i] for i in rng.permutation(9)])
+    mask = rf.run_mask([1, 1, 1, 2, 2, 2, 3, 3, 3], labels=labels)
+    for run in (
+        lambda m: rf.compare(m, brain, mask=mask),
+        lambda m: rf.permutation_test(m, brain, mask=mask, n_permutations=99).statistic,
+        lambda m: rf.bootstrap(m, brain, mask=mask, n_resamples=100, progress=False).estimates,
+    ):
+        np.testing.assert_allclose(run(turned), run(models), atol=1e-14)
+    expected = rf.compare(models, brain, mask=mask)
+    assert not np.allclose(rf.compare(turned, brain, mask=mask.mask), expected)
+    other = rf.run_mask([1, 1, 1, 2, 2, 2, 3, 3, 3], labels=list("abcdefghz"))
+    with pytest.raises(InvalidInputError, match=r"of other stimuli.*it lacks \['i'\]"):
+        rf.compare(models, brain, mask=other)
+
+
 def test_the_result_is_taken_as_a_mask(rng):
     a, b = (rf.compute_rdms(rng.normal(size=(9, 4)), "euclidean") for _ in range(2))
     mask = rf.run_mask([1, 1, 1, 2, 2, 2, 3, 3, 3])

@@ -65,13 +65,13 @@ def problem(random_rdm, rng, n, request):
 def statistic_of(
     models, brain, method, *, mask=None, covariates=None, covariate_scheme="freedman-lane"
 ):
-    n = models.shape[1]
+    rdms = as_rdms(models, "models")
     return build_statistic(
         get_comparator(method),
-        as_rdms(models, "models"),
+        rdms,
         as_rdms(brain, "brain"),
         covariates=None if covariates is None else as_rdms(covariates, "covariates"),
-        keep=as_pair_mask(mask, n),
+        keep=as_pair_mask(mask, rdms),
         scheme=covariate_scheme,
         rerank=False,
     )

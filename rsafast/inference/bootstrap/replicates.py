@@ -109,7 +109,7 @@ def prepare_study(
         a, b, rules=rules, seeds=seeds, regions=regions, subjects=subjects,
         match_subjects=match_subjects,
     )  # fmt: skip
-    keep = as_pair_mask(mask, a.n_stimuli)
+    keep = as_pair_mask(mask, a, b)
     observed = compare(a, b, comparator.name, mask=None if mask is None else keep)
     return Study(
         models=a, brain=b, comparator=comparator, layout=layout, keep=keep, observed=observed,

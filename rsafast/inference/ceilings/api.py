@@ -255,7 +255,7 @@ def noise_ceiling(
         )
     comparator = get_comparator(method)
     rdms = as_rdms(brain, "brain")
-    keep = as_pair_mask(mask, rdms.n_stimuli)
+    keep = as_pair_mask(mask, rdms)
     check_complete(rdms, keep, "brain")
     if comparator.whitened and not keep.all():
         require_plain(comparator, "a mask")

@@ -266,7 +266,7 @@ def variance_partition(
             f"models: {x.n_rdms} given; variance is partitioned among 2 to {MOST_MODELS} (the"
             " parts double with each model: choose those of interest with .subset())"
         )
-    keep = as_pair_mask(mask, x.n_stimuli)
+    keep = as_pair_mask(mask, x, y)
     check_complete(x, keep, "models")
     check_complete(y, keep, "brain")
     groups = brain_groups(y, regions, subjects)

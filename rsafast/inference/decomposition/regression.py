@@ -218,7 +218,7 @@ def rdm_regression(
     if not whole or n_permutations < 0:
         raise InvalidInputError(f"n_permutations must be 0 or more, got {n_permutations!r}")
     x, y = align(as_rdms(predictors, "predictors"), as_rdms(brain, "brain"))
-    keep = as_pair_mask(mask, x.n_stimuli)
+    keep = as_pair_mask(mask, x, y)
     check_complete(x, np.ones_like(keep), "predictors")
     check_complete(y, keep, "brain")
     fit = _fit(comparator, x, y, keep)

@@ -109,7 +109,7 @@ class Model:
         """
         comparator = get_comparator(method)
         a, b = align(self._rdms, as_rdms(brain, "brain"))
-        keep = as_pair_mask(mask, a.n_stimuli)
+        keep = as_pair_mask(mask, a, b)
         if comparator.whitened and not keep.all():
             require_plain(comparator, "a mask")
         check_complete(b, keep, "brain")

@@ -88,7 +88,7 @@ def build_study(
         np.concatenate([part.vectors for part in parts]), reference.labels
     )
     components, data = align(components, as_rdms(brain, "brain"))
-    keep = as_pair_mask(mask, components.n_stimuli)
+    keep = as_pair_mask(mask, components, data)
     if comparator.whitened and not keep.all():
         require_plain(comparator, "a mask")
     check_complete(data, keep, "brain")

@@ -165,7 +165,7 @@ def subject_scores(
     """
     comparator = get_comparator(method)
     a, b = align(as_rdms(models, "models"), as_rdms(brain, "brain"))
-    keep = as_pair_mask(mask, a.n_stimuli)
+    keep = as_pair_mask(mask, a, b)
     check_complete(a, keep, "models")
     check_complete(b, keep, "brain")
     layout = study_layout(

@@ -276,7 +276,7 @@ def cluster_test(
     _check_cluster_choices(threshold, statistic)
     budget = parse_bytes(memory_budget)
     a, b, z = aligned(models, movie, covariates)
-    keep = as_pair_mask(mask, a.n_stimuli)
+    keep = as_pair_mask(mask, a, b)
     groups = as_groups(blocks, a.n_stimuli)
     course_of = ["all"] * b.n_rdms if courses is None else labels_of(b, courses, "courses")
     course_names, when, place = courses_of(b, times, course_of, "course")

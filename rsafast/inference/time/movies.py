@@ -186,7 +186,7 @@ def time_courses(
     comparator = get_comparator(method)
     a, b = align(as_rdms(models, "models"), as_rdms(movie, "movie"))
     who, when, place = courses_of(b, times, labels_of(b, subjects, "subjects"), "subject")
-    every = compare(a, b, method, mask=as_pair_mask(mask, a.n_stimuli))
+    every = compare(a, b, method, mask=as_pair_mask(mask, a, b))
     return TimeCourses(
         values=np.ascontiguousarray(every[:, place].transpose(1, 0, 2)),
         times=when,

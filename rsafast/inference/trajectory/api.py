@@ -123,7 +123,7 @@ def trajectory(
     factors = _checked(resample, n_resamples, n_permutations, level, seed)
     budget = parse_bytes(memory_budget)
     a, b = align(as_rdms(models, "models"), as_rdms(brain, "brain"))
-    keep = as_pair_mask(mask, a.n_stimuli)
+    keep = as_pair_mask(mask, a, b)
     design = make_design(
         a, b, rules=rules, seeds=seeds, epochs=epochs, layers=layers, regions=regions,
         subjects=subjects, incomplete=incomplete,
