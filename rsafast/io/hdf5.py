@@ -15,7 +15,9 @@ from rsafast.errors import InvalidInputError, RsafastError
 from rsafast.io.files import checked_file
 
 FORMAT = 1
-Kind: TypeAlias = Literal["bootstrap_result", "permutation_result", "rdms", "trajectory"]
+Kind: TypeAlias = Literal[
+    "bootstrap_result", "permutation_result", "rdms", "searchlight_result", "trajectory"
+]
 
 # Numeric datasets of at least this many values are compressed (lossless, readable everywhere).
 _COMPRESS_FROM = 1 << 14

@@ -22,7 +22,7 @@ from rsafast.memory import format_bytes
 from rsafast.permutation.statistics import BilinearStatistic, Group, Index, Statistic
 
 # Streams of the seed's random numbers.
-_PERMUTED, _FIXED, _DIRECT = 0, 1, 2
+PERMUTED, _FIXED, _DIRECT = 0, 1, 2
 PILOT = 3
 
 _BLOCK_BYTES = 2**22  # statistics of a block: they should still be in cache when they are counted
@@ -164,7 +164,7 @@ def _run_orbit(
     ]
     fixed: list[FloatArray] = []
     for i in _parts(range(count_a), sizes.tile_a):
-        drawn = relabelings(seed, _PERMUTED, i.start, len(i), n)
+        drawn = relabelings(seed, PERMUTED, i.start, len(i), n)
         permuted = [
             orbit.spectra(a, drawn, side="permuted", out=panel)
             for (a, _), panel in zip(groups, panels_a, strict=True)
@@ -196,13 +196,13 @@ def fixed_relabelings(seed: int, indices: range, n: int) -> Index:
     """
     drawn = relabelings(seed, _FIXED, indices.start, len(indices), n)
     if indices.start == 0:
-        drawn[0] = relabelings(seed, _PERMUTED, 0, 1, n)[0]
+        drawn[0] = relabelings(seed, PERMUTED, 0, 1, n)[0]
     return drawn
 
 
 def orbit_permutation(seed: int, i: int, j: int, shift: int, n: int) -> Index:
     """Permutation behind entry (i, j, shift) of an orbit test with this seed: (n,)."""
-    g = relabelings(seed, _PERMUTED, i, 1, n)[0]
+    g = relabelings(seed, PERMUTED, i, 1, n)[0]
     return orbit.permutation(g, fixed_relabelings(seed, range(j, j + 1), n)[0], shift)
 
 

@@ -1,0 +1,1 @@
+"""Searchlight RSA: a model against the neighbourhood of every voxel."""
