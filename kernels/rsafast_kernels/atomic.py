@@ -88,10 +88,16 @@ def alone(folder: Path, what: str) -> Iterator[None]:
     Raises
     ------
     InvalidInputError
-        Where another process holds the lock.
+        Where another process holds the lock, and for a folder that cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a") as handle:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = (folder / ".lock").open("a")
+    except OSError as error:
+        raise InvalidInputError(
+            f"{folder}: cannot be written ({error.strerror}); choose another folder"
+        ) from None
+    with handle:
         if fcntl is not None:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

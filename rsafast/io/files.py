@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from rsafast_kernels.atomic import PathInput
+
 from rsafast.errors import InvalidInputError
 
 
-def checked_file(path: str | os.PathLike[str]) -> Path:
+def checked_file(path: PathInput) -> Path:
     """`path`, if it is a file that can be read and holds something.
 
     Raises

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 
@@ -20,6 +21,33 @@ def read_npy(path: Path, key: str | None) -> dict[str, Entry]:
         raise InvalidInputError(f"{path}: a .npy file holds one array; leave key= out")
     with _clear_errors(path):
         return {path.stem: entry_of(np.load(path, mmap_mode="r", allow_pickle=False))}
+
+
+def npy_header(handle: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]] | None:
+    """Shape and dtype of the .npy file open at its start, and move to its first value.
+
+    Returns
+    -------
+    tuple or None
+        None for a file that is no .npy file whatever its name; then nothing has moved.
+
+    Raises
+    ------
+    ValueError
+        A header that is damaged or of an unknown version.
+    """
+    magic = handle.read(len(np.lib.format.MAGIC_PREFIX))
+    handle.seek(0)
+    if magic != np.lib.format.MAGIC_PREFIX:
+        return None
+    version = np.lib.format.read_magic(handle)
+    if version == (1, 0):
+        shape, _, dtype = np.lib.format.read_array_header_1_0(handle)
+    elif version == (2, 0):
+        shape, _, dtype = np.lib.format.read_array_header_2_0(handle)
+    else:
+        raise ValueError(f"version {version} of the format")
+    return shape, dtype
 
 
 def read_npz(path: Path, key: str | None) -> dict[str, Entry]:
@@ -45,7 +73,8 @@ def _clear_errors(path: Path, part: str = "") -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        if "pickle" in str(error):
+        # Of a file that is mapped, NumPy says that its Python objects cannot be.
+        if "pickle" in str(error) or "Python objects" in str(error):
             raise InvalidInputError(
                 f"{path}{part}: holds Python objects (a pickle), which can run code when opened "
                 "and are not read; save a plain numeric or str array instead"

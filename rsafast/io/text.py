@@ -55,6 +55,25 @@ def read_feature_table(path: Path) -> dict[str, Entry]:
     return {path.stem: Entry(table.values, str(table.values.shape), None, labels)}
 
 
+def table_header(path: Path) -> tuple[str, list[str]]:
+    """Separator and column names of a table; some data sets write .tsv files with commas.
+
+    Raises
+    ------
+    InvalidInputError
+        Bytes that are no text, or no row.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            separator = max(",\t", key=file.readline().count)
+            file.seek(0)
+            return separator, next(csv.reader(file, delimiter=separator))
+    except (UnicodeDecodeError, csv.Error, StopIteration) as error:
+        raise InvalidInputError(
+            f"{path}: is no table of text ({error}); download it again"
+        ) from None
+
+
 def _typed(labels: list[str]) -> tuple[Any, ...]:
     """Labels as int where every one is written as an integer."""
     if all(_INTEGER.fullmatch(label) for label in labels):
