@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rsafast import datasets as datasets
     from rsafast.comparison import compare
     from rsafast.features import compute_rdms
     from rsafast.inference.bootstrap.api import bootstrap
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
         bootstrap_cross_validate,
     )
     from rsafast.inference.models.crossvalidation import CrossValidationResult, cross_validate
+    from rsafast.inference.searchlight.api import searchlight
+    from rsafast.inference.searchlight.result import SearchlightResult
     from rsafast.inference.structure.design import (
         AveragedRepeats,
         DemeanedRDMs,
@@ -80,6 +83,7 @@ _HOME = {
     "RDMs": "rsafast.rdms",
     "RuleComparison": "rsafast.inference.ladder.result",
     "RunMask": "rsafast.inference.structure.design",
+    "SearchlightResult": "rsafast.inference.searchlight.result",
     "SelectModel": "rsafast.inference.models.api",
     "SubjectScores": "rsafast.inference.structure.subject_scores",
     "TimeCourses": "rsafast.inference.time.movies",
@@ -107,6 +111,7 @@ _HOME = {
     "read_features": "rsafast.io.readers",
     "read_rdms": "rsafast.io.readers",
     "run_mask": "rsafast.inference.structure.design",
+    "searchlight": "rsafast.inference.searchlight.api",
     "sign_flip_test": "rsafast.inference.exact.api",
     "subject_scores": "rsafast.inference.structure.subject_scores",
     "swap_test": "rsafast.inference.exact.api",
@@ -137,6 +142,7 @@ __all__ = [
     "RDMs",
     "RuleComparison",
     "RunMask",
+    "SearchlightResult",
     "SelectModel",
     "SubjectScores",
     "TimeCourses",
@@ -164,6 +170,7 @@ __all__ = [
     "read_features",
     "read_rdms",
     "run_mask",
+    "searchlight",
     "sign_flip_test",
     "subject_scores",
     "swap_test",
@@ -175,6 +182,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "datasets":
+        return import_module("rsafast.datasets")
     if name not in _HOME:
         raise AttributeError(f"module 'rsafast' has no attribute {name!r}")
     value = getattr(import_module(_HOME[name]), name)
@@ -183,4 +192,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return [*__all__, "datasets"]

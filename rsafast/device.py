@@ -1,4 +1,6 @@
-"""Where a computation runs."""
+"""Where a computation runs, and what must be installed for it."""
+
+from importlib.util import find_spec
 
 from rsafast.errors import BackendUnavailableError, InvalidInputError
 
@@ -19,3 +21,13 @@ def require_cpu(device: str, operation: str) -> None:
         )
     if device not in ("auto", "cpu"):
         raise InvalidInputError(f"device must be one of auto, cpu, cuda, got {device!r}")
+
+
+def require_training() -> None:
+    """Raise, with the way out, where torch and what goes with it are not installed."""
+    absent = [name for name in ("torch", "safetensors", "PIL") if find_spec(name) is None]
+    if absent:
+        raise BackendUnavailableError(
+            f"training needs {', '.join(absent)}, not installed here: pip install "
+            "'rsafast[training]'"
+        )

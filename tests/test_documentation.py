@@ -24,11 +24,12 @@ from typing import NamedTuple
 import pytest
 
 import rsafast
-from rsafast.cli import app
+from rsafast.cli import app, data
 
 ROOT = Path(__file__).resolve().parents[1]
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 COMMANDS = [command.name for command in app.registered_commands]
+DATA_COMMANDS = [command.name for command in data.app.registered_commands]
 # Modules whose doctests need nothing but the package.
 MODULES = [m.name for m in pkgutil.walk_packages(rsafast.__path__, "rsafast.")]
 
@@ -98,6 +99,8 @@ def test_readme_runs_as_printed(tmp_path: Path) -> None:
     "page",
     [
         "tutorial.md",
+        "study.md",
+        *(f"data-sets/{path.name}" for path in sorted((ROOT / "docs" / "data-sets").glob("*.md"))),
         *(f"inference/{path.name}" for path in sorted((ROOT / "docs" / "inference").glob("*.md"))),
         *(
             pytest.param(f"training/{path.name}", marks=pytest.mark.slow)  # they train networks
@@ -120,9 +123,9 @@ def test_figures_are_drawn_from_the_data(tmp_path: Path, data_dir: Path) -> None
     assert shown == {path.name for path in tmp_path.iterdir()}
 
 
-@pytest.mark.parametrize("command", ["", *COMMANDS])
+@pytest.mark.parametrize("command", ["", *COMMANDS, *(f"data {name}" for name in DATA_COMMANDS)])
 def test_every_command_explains_itself(command: str) -> None:
-    words = [word for word in (command, "--help") if word]
+    words = [*command.split(), "--help"]
     code = "import sys; from rsafast.cli import main; sys.exit(main())"
     done = subprocess.run(
         [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rsafast.errors import BackendUnavailableError, InvalidInputError
+from rsafast.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -108,18 +108,6 @@ def read_integers(text: str, option: str) -> tuple[int, ...]:
         raise InvalidInputError(
             f"{option} {text!r}: expected whole numbers with commas between, such as 0,1,2"
         ) from None
-
-
-def need_training() -> None:
-    """Raise, with the way out, where torch and what goes with it are not installed."""
-    from importlib.util import find_spec
-
-    absent = [name for name in ("torch", "safetensors", "PIL") if find_spec(name) is None]
-    if absent:
-        raise BackendUnavailableError(
-            f"training needs {', '.join(absent)}, not installed here: pip install "
-            "'rsafast[training]'"
-        )
 
 
 def read_list(path: Path, option: str) -> list[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rsafast.cli import _common
+from rsafast.device import require_training
 
 if TYPE_CHECKING:
     from rsafast_training.stimuli import Preprocess
@@ -28,7 +29,7 @@ def command(
     ],
     stimuli: Annotated[
         Path,
-        typer.Option(help="Images: a folder, .zip, .txt of paths, .npz or .npy."),
+        typer.Option(help="Images: folder, .zip, .txt of paths, .npz, .npy, nsd_stimuli.hdf5."),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Feature file to write, .h5.")],
     size: Annotated[
@@ -81,7 +82,7 @@ def command(
     quiet: _common.Quiet = False,
 ) -> None:
     """Find networks and stimuli, extract, write."""
-    _common.need_training()
+    require_training()
     _common.check_output(out, "--out", (".h5", ".hdf5"))
     from rsafast_training.checkpoints import find_checkpoints
     from rsafast_training.features import Checkpointed, features_of_checkpoints

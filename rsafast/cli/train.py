@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import math
-import sys
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rsafast.cli import _common
+from rsafast.device import require_training
 from rsafast.errors import InvalidInputError
 
 if TYPE_CHECKING:
     import pandas as pd
-    from rsafast_training.config import TrainConfig
-    from rsafast_training.loop import Progress
 
 NAME = "train"
 HELP = (
@@ -38,7 +34,8 @@ def command(
     ] = "corrected",
     model: Annotated[str, typer.Option(help="cnn3, vgg5 or resnet50.")] = "cnn3",
     data: Annotated[
-        str, typer.Option(help="digits, cifar10:PATH, npz:PATH or folder:PATH.")
+        str,
+        typer.Option(help="digits, cifar10:PATH, npz:PATH or folder:PATH (also of ImageNet)."),
     ] = "digits",
     epochs: Annotated[int, typer.Option(min=0, help="Passes over the training images.")] = 40,
     seeds: Annotated[str, typer.Option(help="One network each, such as 0,1,2.")] = "0,1,2,3,4",
@@ -92,10 +89,11 @@ def command(
     as_json: _common.AsJson = False,
 ) -> None:
     """Check every run, train them one after the other, print and draw what they learned."""
-    _common.need_training()
+    require_training()
     from rsafast_training.checkpoints import metrics_table
     from rsafast_training.config import TrainConfig
-    from rsafast_training.trainer import train
+
+    from rsafast.study.networks import train_with_bar
 
     rules = _rules(rule, profile)
     if name is not None and len(rules) > 1:
@@ -113,7 +111,7 @@ def command(
     ]  # fmt: skip
     tables = []
     for config in configs:
-        folder = _train(train, config, out, resume, quiet)
+        folder = train_with_bar(config, out, resume, quiet, _common.say)
         tables.append(metrics_table(folder))
         ctx.obj.append(_draw(tables[-1], folder))
     if as_json:
@@ -135,29 +133,6 @@ def _settings(given: list[str]) -> dict[str, Any]:
     if wrong:
         raise InvalidInputError(f"--set {wrong[0]}: write it as name=value, such as lr=1e-3")
     return {name.strip(): value.strip() for name, _, value in pairs}
-
-
-def _train(train: Any, config: TrainConfig, out: Path, resume: bool, quiet: bool) -> Path:
-    """Train one run behind a bar with accuracy, rate and time left; without a terminal, lines."""
-    from rsafast.progress import track
-
-    lines = not quiet and not sys.stderr.isatty()
-    bar, done = None, 0
-    with ExitStack() as stack:
-
-        def report(at: Progress) -> None:
-            nonlocal bar, done
-            if bar is None:  # its length is known from the first step on
-                bar = stack.enter_context(track(at.total, config.name, not quiet))
-            tested = "" if at.test_accuracy is None else f", test {at.test_accuracy:.1%}"
-            seen = "" if math.isnan(at.accuracy) else f", train {at.accuracy:.1%}"
-            said = f"epoch {at.epoch}/{at.epochs}{seen}{tested}"
-            bar(at.done - done, said)
-            done = at.done
-            if at.checkpoint and lines:
-                _common.say(f"{config.name}, seeds {', '.join(map(str, at.seeds))}: {said}")
-
-        return train(config, out, resume=resume, report=report)
 
 
 def _draw(table: pd.DataFrame, folder: Path) -> Path:

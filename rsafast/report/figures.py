@@ -72,10 +72,10 @@ def render(
         buffer = io.StringIO()
         metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
-    return Panel(_inline(buffer.getvalue(), alt, key), caption, round(size[0] * 96))
+    return Panel(inline(buffer.getvalue(), alt, key), caption, round(size[0] * 96))
 
 
-def _inline(svg: str, alt: str, key: str) -> str:
+def inline(svg: str, alt: str, key: str) -> str:
     """Cut an SVG document down to an element that can stand inside HTML."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)

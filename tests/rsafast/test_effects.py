@@ -132,3 +132,15 @@ def test_estimates_are_unbiased_and_intervals_cover(rng, true):
         cover = np.mean((ci[:, 0] <= population) & (population <= ci[:, 1]))
         assert abs(estimates.mean() - population) < 4 * error + 0.01 * population, kind
         assert abs(cover - 0.95) < slack, kind
+
+
+@pytest.mark.parametrize("n", [3, 4, 5, 10, 31])
+def test_large_effects_of_few_units_have_an_interval(n):
+    # SciPy's noncentral t has no value on the way to the lower limit of some of these.
+    unit = np.linspace(-1, 1, n) / np.linspace(-1, 1, n).std(ddof=1)
+    for t_value in np.linspace(3.5, 12, 35):
+        result = rf.cohens_d(unit + t_value / np.sqrt(n))
+        low, high = result.ci[0, 0] * np.sqrt(n)
+        assert low < t_value < high
+        assert stats.nct.cdf(t_value, n - 1, high) == pytest.approx(0.025, abs=1e-8)
+        assert stats.nct.sf(t_value, n - 1, low) == pytest.approx(0.025, abs=1e-8)

@@ -27,13 +27,12 @@ EXPERIMENTS = {
     "order": (120, 92), "layer": (200, 92), "seeds": (80, 92),
 }  # fmt: skip
 STIMULI, SUBJECTS, BOTH = ("stimuli",), ("subjects",), ("stimuli", "subjects")
-CELLS = [
-    truth.Cell("moderate noise", 92, 10, STIMULI, "pearson", 400),
-    truth.Cell("moderate noise", 92, 10, SUBJECTS, "pearson", 800),
-    truth.Cell("moderate noise", 92, 10, BOTH, "pearson", 400),
-    truth.Cell("strong noise", 92, 10, BOTH, "pearson", 300),
-    truth.Cell("moderate noise", 92, 10, STIMULI, "spearman", 100),
-    truth.Cell("moderate noise", 720, 10, SUBJECTS, "pearson", 60),
+DESIGNS = [
+    truth.Design("moderate noise", 92, "pearson", (STIMULI, BOTH), 400),
+    truth.Design("moderate noise", 92, "pearson", (SUBJECTS,), 800),
+    truth.Design("strong noise", 92, "pearson", (BOTH,), 300, (10,)),
+    truth.Design("moderate noise", 92, "spearman", (STIMULI,), 100, (10,)),
+    truth.Design("as measured", 720, "pearson", (SUBJECTS,), 60),
 ]
 
 
@@ -141,26 +140,46 @@ def test_published_practice_fails_and_ours_holds(key):
 
 @pytest.mark.simulation
 @pytest.mark.slow
-@pytest.mark.parametrize("cell", CELLS, ids=lambda c: f"{c.n}-{'+'.join(c.factors)}-{c.method}")
-def test_intervals_cover_within_two_points(cell):
-    size = 0.1 if cell.factors == SUBJECTS else 1.0
-    hits = truth.covered(cell, truth.population_values(cell, size), 0, cell.experiments)
-    least = binom.ppf(CHANCE, cell.experiments, truth.LEVEL - 0.02)
-    most = binom.isf(CHANCE, cell.experiments, truth.LEVEL + 0.02)
-    assert (hits >= least).all(), f"{hits.tolist()} of {cell.experiments}"
-    assert (hits <= most).all(), f"{hits.tolist()} of {cell.experiments}"
+@pytest.mark.parametrize("design", DESIGNS, ids=lambda d: f"{d.n}-{d.resampled}-{d.method}")
+def test_intervals_cover_within_two_points(design):
+    hits = truth.covered(design, truth.population_values(design, 0.1), 0, design.experiments)
+    least = binom.ppf(CHANCE, design.experiments, truth.LEVEL - 0.02)
+    most = binom.isf(CHANCE, design.experiments, truth.LEVEL + 0.02)
+    assert (hits >= least).all(), f"{hits.tolist()} of {design.experiments}"
+    assert (hits <= most).all(), f"{hits.tolist()} of {design.experiments}"
 
 
 @pytest.mark.simulation
 @pytest.mark.slow
 def test_intervals_are_those_of_bootstrap():
-    cell = CELLS[2]
-    models, brain = cell.study(np.random.default_rng([cell.key, 2, 3]))
-    got = truth.intervals(cell, 3)
-    for kind, (own, difference) in zip(truth.INTERVALS, got, strict=True):
-        result = rf.bootstrap(
-            models, brain, method=cell.method, resample=cell.factors, rules="rule", seeds="seed",
-            n_resamples=truth.RESAMPLES, seed=3, interval=kind, progress=False,
-        )  # fmt: skip
-        np.testing.assert_allclose(own, result.ci[0, 0], rtol=1e-12)
-        np.testing.assert_allclose(difference, result.difference_ci[0, 0, 1], rtol=1e-12)
+    design = truth.Design("moderate noise", 92, "pearson", (STIMULI, SUBJECTS, BOTH), 1)
+    people, every = truth.experiment(design, 3)
+    rng = np.random.default_rng([design.key, 2, 3])
+    assert np.array_equal(people, rng.integers(0, truth.POOL, 20))
+    models, brain = design.study(people, rng)
+    for (count, factors), got in zip(design.bootstraps, every, strict=True):
+        for kind, (own, difference) in zip(truth.INTERVALS, got, strict=True):
+            result = rf.bootstrap(
+                models, brain[np.arange(count)], method=design.method, resample=factors,
+                rules="rule", seeds="seed", n_resamples=truth.RESAMPLES, seed=3, interval=kind,
+                progress=False,
+            )  # fmt: skip
+            np.testing.assert_allclose(own, result.ci[0, 0], rtol=1e-12)
+            np.testing.assert_allclose(difference, result.difference_ci[0, 0, 1], rtol=1e-12)
+
+
+@pytest.mark.simulation
+@pytest.mark.slow
+def test_the_truth_of_a_study_is_that_of_its_own_subjects_where_they_are_not_resampled():
+    design = truth.Design("moderate noise", 92, "pearson", (STIMULI, BOTH), 1)
+    values = truth.population_values(design)
+    people = np.arange(20) * 7
+    wanted = truth.truths(design, values, people)
+    population = truth.POPULATIONS[design.population]
+    networks = design.draw(np.random.default_rng(0))[1]
+    scores = population.pearson(networks, truth.subjects_of(design.population))
+    for place, count in ((0, 10), (2, 20)):
+        own = scores[:, people[:count]].mean(axis=1)
+        np.testing.assert_allclose(wanted[place], [own[0], own[0] - own[1]], atol=1e-12)
+    everybody = scores.mean(axis=1)
+    np.testing.assert_allclose(wanted[[1, 3], 0], everybody[0], atol=1e-12)

@@ -257,7 +257,9 @@ def _noncentrality(t: float, df: int, probability: float) -> float:
     """Noncentrality under which P(T <= t) is `probability`, t >= 0; the one falls in the other."""
 
     def excess(value: float) -> float:
-        return float(nct.cdf(t, df, value)) - probability
+        below = float(nct.cdf(t, df, value))
+        # SciPy has none for some noncentralities under -4.7 with t over 3.7, where it is 1.
+        return (1.0 if np.isnan(below) and value < t else below) - probability
 
     reach = 4.0 + t / 2
     low, high = t - reach, t + reach

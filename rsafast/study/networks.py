@@ -1,0 +1,252 @@
+"""Stages that make the networks' side: training, features, RDMs."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from rsafast.errors import InvalidInputError
+from rsafast.features import compute_rdms
+from rsafast.io.readers import read_descriptors, read_features
+from rsafast.progress import track
+from rsafast.rdms import RDMs
+from rsafast.study.embedded import digit_images
+from rsafast.study.recipe import Networks, Recipe
+from rsafast.study.stage import Cost, Stage, file_hash
+
+if TYPE_CHECKING:
+    from rsafast_training.config import TrainConfig
+    from rsafast_training.loop import Progress
+    from rsafast_training.stimuli import Stimuli
+
+# Seconds on two cores of a 2021 server, measured: a training image of 32 pixels by rule; a pixel
+# through a network; a pair of stimuli of one RDM.
+_PER_IMAGE = {"untrained": 0.0, "bp": 1.2e-3, "fa": 1.2e-3, "pc": 3.3e-3, "stdp": 1.5e-3}
+_PER_PIXEL = 4e-7
+_PER_PAIR = 3e-8
+_EMBEDDED = (1500, 8)  # training digits, and their side in pixels
+_USUAL = (8000, 32)
+
+
+def network_stages(recipe: Recipe, base: Path, quiet: bool) -> list[Stage]:
+    """Training, features and RDMs of every rule, RDMs by resolution."""
+    _check_layers(recipe)
+    stages: list[Stage] = []
+    images = images_hash(recipe, base)
+    for rule in recipe.networks.rules:
+        trained = _train_stage(recipe, rule, base, quiet)
+        seen = _features_stage(recipe, rule, base, images, trained, quiet)
+        rdms = [_rdms_stage(recipe, rule, size, seen, base) for size in recipe.stimuli.sizes]
+        stages += [trained, seen, *rdms]
+    return stages
+
+
+def pixels_stage(recipe: Recipe, base: Path, size: int) -> Stage:
+    """RDM of the images themselves, at one resolution."""
+
+    def work(folder: Path, needs: Mapping[str, Path]) -> None:
+        from rsafast_training.stimuli import Preprocess
+
+        stimuli = read_images(recipe, base, folder)
+        (pixels,) = stimuli.pixels([Preprocess(size)])
+        flat = np.asarray(pixels, np.float32).reshape(len(stimuli), -1)
+        compute_rdms({"pixels": flat}, labels=list(stimuli.labels)).save(folder / "models.h5")
+
+    settings = {"size": size, "images": images_hash(recipe, base)}
+    return Stage(f"pixels {size}", work, settings)
+
+
+def train_with_bar(
+    config: TrainConfig, out: Path, resume: bool, quiet: bool, say: Callable[[str], object]
+) -> Path:
+    """Train one run behind a bar with accuracy, rate and time left; without a terminal, lines."""
+    from rsafast_training.trainer import train
+
+    lines = not quiet and not sys.stderr.isatty()
+    bar, done = None, 0
+    with ExitStack() as stack:
+
+        def report(at: Progress) -> None:
+            nonlocal bar, done
+            if bar is None:  # its length is known from the first step on
+                bar = stack.enter_context(track(at.total, config.name, not quiet))
+            tested = "" if at.test_accuracy is None else f", test {at.test_accuracy:.1%}"
+            seen = "" if math.isnan(at.accuracy) else f", train {at.accuracy:.1%}"
+            said = f"epoch {at.epoch}/{at.epochs}{seen}{tested}"
+            bar(at.done - done, said)
+            done = at.done
+            if at.checkpoint and lines:
+                say(f"{config.name}, seeds {', '.join(map(str, at.seeds))}: {said}")
+
+        return train(config, out, resume=resume, report=report)
+
+
+def _check_layers(recipe: Recipe) -> None:
+    from rsafast_training.models import build_model
+
+    size = recipe.networks.image_size or 32
+    known = build_model(recipe.networks.model, [0], 10, image_size=size).layer_names
+    asked = recipe.stimuli.layers or ()
+    unknown = [name for name in (*asked, *recipe.comparison.pairs.values()) if name not in known]
+    if unknown:
+        raise InvalidInputError(
+            f"{recipe.networks.model} has no layer {unknown[0]!r}; it has {', '.join(known)}"
+        )
+
+
+def _train_stage(recipe: Recipe, rule: str, base: Path, quiet: bool) -> Stage:
+    from rsafast_training.config import TrainConfig
+    from rsafast_training.data.dataset import data_fingerprint
+
+    asked = recipe.networks
+    kind, colon, path = asked.data.partition(":")
+    data = f"{kind}:{base / Path(path).expanduser()}" if colon else asked.data
+    config = TrainConfig(
+        rule, profile=asked.profile, model=asked.model, data=data, seeds=asked.seeds,
+        epochs=asked.epochs, checkpoints=asked.checkpoints, batch_size=asked.batch_size,
+        n_train=asked.n_train, subset=asked.subset, image_size=asked.image_size,
+        settings=asked.settings.get(rule, {}), stack=_stacking(asked),
+    )  # fmt: skip
+    described = json.loads(config.to_json())
+    for free in ("stack", "device", "data"):
+        del described[free]
+
+    def work(folder: Path, needs: Mapping[str, Path]) -> None:
+        train_with_bar(config, folder, True, quiet, lambda line: print(line, file=sys.stderr))
+
+    number, side = _EMBEDDED if data == "digits" else _USUAL
+    shown = (asked.n_train or number) * config.epochs * len(asked.seeds)
+    each = _PER_IMAGE.get(rule, 3e-3) * ((asked.image_size or side) / 32) ** 2
+    files = len(asked.seeds) * len(config.checkpoints)
+    return Stage(
+        f"train {rule}", work,
+        {"config": described, "data": data_fingerprint(data, asked.image_size)},
+        cost=Cost(each * shown + 5, 1e9, 5e6 * files),
+    )  # fmt: skip
+
+
+def _stacking(asked: Networks) -> Literal["together", "one-by-one"]:
+    """How seeds train: a measurement would choose otherwise at another time, and round otherwise.
+
+    Small images are faster with all seeds at once, as measured in docs/performance.md.
+    """
+    side = asked.image_size or (_EMBEDDED if asked.data == "digits" else _USUAL)[1]
+    return "together" if side <= 16 else "one-by-one"
+
+
+def _features_stage(
+    recipe: Recipe, rule: str, base: Path, images: str, trained: Stage, quiet: bool
+) -> Stage:
+    asked = recipe.stimuli
+
+    def work(folder: Path, needs: Mapping[str, Path]) -> None:
+        from rsafast_training.checkpoints import find_checkpoints
+        from rsafast_training.features import Checkpointed, features_of_checkpoints
+        from rsafast_training.stimuli import Preprocess
+
+        stimuli = read_images(recipe, base, folder)
+        found = find_checkpoints(needs[trained.name], controls=recipe.networks.controls)
+        steps = [Preprocess(size) for size in asked.sizes]
+        total = len(found) * len(steps) * len(stimuli)
+        with track(total, f"features {rule}", not quiet) as advance:
+            features_of_checkpoints(
+                map(Checkpointed.load, found), stimuli, steps, asked.layers,
+                out=folder / "features.h5", pooling=asked.pooling, progress=advance,
+            )  # fmt: skip
+
+    settings = {
+        "images": images, "sizes": asked.sizes, "layers": asked.layers, "pooling": asked.pooling,
+        "controls": recipe.networks.controls,
+    }  # fmt: skip
+    networks, stimuli = n_networks(recipe), n_stimuli(recipe, base)
+    pixels = sum(size**2 for size in asked.sizes)
+    return Stage(
+        f"features {rule}", work, settings, (trained,),
+        cost=Cost(_PER_PIXEL * stimuli * networks * pixels + 2, 1e9, 4e3 * stimuli * networks),
+    )  # fmt: skip
+
+
+def _rdms_stage(recipe: Recipe, rule: str, size: int, seen: Stage, base: Path) -> Stage:
+    metric = recipe.comparison.metric
+
+    def work(folder: Path, needs: Mapping[str, Path]) -> None:
+        file = needs[seen.name] / "features.h5"
+        layers, labels = read_features(file)
+        said = read_descriptors(file, layers)
+        wanted = {name: layers[name] for name, own in zip(layers, said["size"], strict=True)
+                  if own == size}  # fmt: skip
+        described = read_descriptors(file, wanted)
+        rdms = compute_rdms(wanted, metric, labels=None if labels is None else list(labels))
+        rdms.with_descriptors(described).save(folder / "models.h5")
+
+    values = n_networks(recipe) * n_layers(recipe) * n_stimuli(recipe, base) ** 2 / 2
+    return Stage(
+        f"rdms {rule} {size}", work, {"metric": metric, "size": size}, (seen,),
+        cost=Cost(_PER_PAIR * values + 1, 24 * values, 8 * values),
+    )  # fmt: skip
+
+
+def n_networks(recipe: Recipe) -> int:
+    """Networks of one rule at one resolution, controls included."""
+    asked = recipe.networks
+    kept = len({e for e in asked.checkpoints if e <= asked.epochs} | {asked.epochs})
+    return len(asked.seeds) * kept * (2 if asked.controls else 1)
+
+
+def n_layers(recipe: Recipe) -> int:
+    """Layers whose features are kept, where the file does not say about as many as usual."""
+    return len(recipe.stimuli.layers or "12345")
+
+
+def n_stimuli(recipe: Recipe, base: Path) -> int:
+    """Images of the study; none is decoded."""
+    return len(digit_images()[1]) if recipe.stimuli.images == "digits" else len(
+        read_images(recipe, base, Path())
+    )
+
+
+def read_images(recipe: Recipe, base: Path, folder: Path) -> Stimuli:
+    """The images, the embedded ones by way of a file in the stage's folder."""
+    from rsafast_training.stimuli import read_stimuli
+
+    asked = recipe.stimuli
+    if asked.images != "digits":
+        order = None if asked.order is None else base / Path(asked.order).expanduser()
+        return read_stimuli(base / Path(asked.images).expanduser(), order=order, key=asked.key)
+    pixels, labels = digit_images()
+    np.savez(folder / "digits.npz", images=pixels, labels=np.array(labels))
+    return read_stimuli(folder / "digits.npz")
+
+
+def images_hash(recipe: Recipe, base: Path) -> str:
+    """What identifies the images and their order."""
+    asked = recipe.stimuli
+    if asked.images == "digits":
+        return "digits"
+    files = [asked.images, *([asked.order] if asked.order else [])]
+    return "/".join([*(file_hash(base / Path(f).expanduser()) for f in files), asked.key or ""])
+
+
+def drift_table(folder: Path) -> Any:
+    """Accuracy and weight drift of a run, one row a (seed, epoch)."""
+    from rsafast_training.checkpoints import metrics_table
+
+    return metrics_table(folder)
+
+
+def is_rdms(stage: str, size: int) -> bool:
+    """Whether the stage called so makes RDMs of networks at a resolution."""
+    return stage.startswith("rdms ") and stage.endswith(f" {size}")
+
+
+def rdms_of(needs: Mapping[str, Path], size: int) -> RDMs:
+    """RDMs of all networks at one resolution, from the stages that made them."""
+    files = [path / "models.h5" for name, path in needs.items() if is_rdms(name, size)]
+    return RDMs.concat([RDMs.load(file) for file in files])
