@@ -12,9 +12,11 @@ import csv
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib as mpl
 import numpy as np
@@ -24,7 +26,9 @@ from scipy.stats import binomtest, rankdata
 
 import rsafast as rf
 from rsafast.demo.population import Population
+from rsafast.inference.bootstrap.api import bootstrap_of
 from rsafast.inference.bootstrap.intervals import interval, rescaled
+from rsafast.inference.bootstrap.replicates import prepare_study, seeded_draws
 from rsafast.plotting import DEFAULT_PALETTE, style_axes
 
 HERE = Path(__file__).parent
@@ -317,6 +321,10 @@ def false_positives(run, only=("",)):
 
 
 POPULATIONS = {
+    # Mean and spread over subjects are those of human IT with monkey IT (see the page).
+    "as measured": Population(
+        shares=(0.4, 0.3), common=0.3, gain_spread=0.3, individual=0.5, noise=0.5
+    ),
     "moderate noise": Population(
         shares=(0.4, 0.3), common=0.3, gain_spread=0.3, individual=1.0, noise=1.0
     ),
@@ -328,80 +336,113 @@ POPULATIONS = {
         drift=1.0,
     ),
 }  # fmt: skip
+POOL = 1000  # subjects of a population
 INTERVALS = ("percentile", "basic", "bca", "t")
 TARGETS = ("estimate", "difference")
 
 
+@cache
+def subjects_of(population):
+    """Weights of the subjects of a population, the same in every study."""
+    rng = np.random.default_rng(zlib.crc32(population.encode()))
+    return POPULATIONS[population].subjects(POOL, rng)
+
+
 @dataclass(frozen=True)
-class Cell:
-    """One design whose intervals are tried.
+class Design:
+    """Studies whose intervals are tried.
+
+    One simulated study serves several bootstraps: of its first subjects or of all, with some
+    factors resampled or others. They share the resamples of the stimuli, which take the time.
 
     Attributes
     ----------
     population : key of `POPULATIONS`.
-    n, subjects, seeds : sizes of a study.
-    factors : what is drawn anew in every experiment, and resampled; the rest stays as it is.
+    n, seeds : stimuli, and networks of each rule.
     method : comparator.
-    experiments : how many.
+    resampled : factors that are resampled, once for every bootstrap. Stimuli and networks that
+        are in none stay the same in all studies; subjects are always drawn from the pool.
+    experiments : how many studies.
+    subjects : how many, once for every bootstrap.
     """
 
     population: str
     n: int
-    subjects: int
-    factors: tuple[str, ...]
     method: str
+    resampled: tuple[tuple[str, ...], ...]
     experiments: int
+    subjects: tuple[int, ...] = (10, 20)
     seeds: int = 1
 
     @property
+    def bootstraps(self):
+        """Number of subjects and factors of each."""
+        return tuple(product(self.subjects, self.resampled))
+
+    @property
+    def new(self):
+        """What differs from study to study, beside subjects and noise."""
+        return set().union(*self.resampled)
+
+    @property
     def key(self):
-        """Seed of what the cell holds fixed."""
-        return zlib.crc32(repr((self.population, self.n, self.subjects, self.factors)).encode())
+        """Seed of what the studies have in common."""
+        return zlib.crc32(repr((self.population, self.n, sorted(self.new))).encode())
 
     def draw(self, rng):
-        """Stimuli, networks and subjects of a study: new ones from `rng`, unless held fixed."""
+        """Stimuli and networks of a study."""
         population, fixed = POPULATIONS[self.population], np.random.default_rng(self.key)
-        stimuli = population.stimuli(self.n, rng if "stimuli" in self.factors else fixed)
-        networks = population.networks(self.seeds, rng if "seeds" in self.factors else fixed)
-        subjects = population.subjects(self.subjects, rng if "subjects" in self.factors else fixed)
-        return stimuli, networks, subjects
+        stimuli = population.stimuli(self.n, rng if "stimuli" in self.new else fixed)
+        networks = population.networks(self.seeds, rng if "seeds" in self.new else fixed)
+        return stimuli, networks
 
-    def study(self, rng):
-        """Model and brain RDMs of one experiment."""
-        stimuli, networks, subjects = self.draw(rng)
+    def study(self, people, rng):
+        """Model and brain RDMs of a study of the subjects `people` of the pool."""
+        stimuli, networks = self.draw(rng)
         population = POPULATIONS[self.population]
         return (
             population.model_rdms(stimuli, networks),
-            population.brain_rdms(stimuli, subjects, rng),
+            population.brain_rdms(stimuli, subjects_of(self.population)[people], rng),
         )
 
 
-def population_values(cell, size=1.0):
-    """What the intervals of a cell should hold: (rules,) mean score over seeds and subjects.
+def population_values(design, size=1.0):
+    """What the intervals of a design should hold: (rules, subjects of the pool) mean scores.
 
     Pearson over the population of stimuli has a closed form and Spearman is that of many
-    independent pairs of stimuli. For fixed stimuli it is the mean over many subjects, and for
-    whitened comparators, which depend on the number of stimuli, the mean over many studies.
+    independent pairs of stimuli. For fixed stimuli, and for whitened comparators, which depend on
+    the number of stimuli, only the mean over the pool is found, (rules, 1): that of many studies.
+
+    Parameters
+    ----------
+    size : 1, or less for rougher values in less time.
     """
-    rng = np.random.default_rng([cell.key, 1])
-    population = POPULATIONS[cell.population]
-    if "stimuli" not in cell.factors or cell.method not in ("pearson", "spearman"):
-        many = round(size * 40_000 / cell.subjects * (92 / cell.n) ** 2)
-        return np.mean(
-            [
-                by_rule(rf.compare(*cell.study(rng), cell.method).mean(axis=1), cell)
-                for _ in range(max(many, round(300 * size)))
-            ],
-            axis=0,
-        )
-    value = population.pearson if cell.method == "pearson" else sampled_spearman(population, rng)
-    held = "subjects" not in cell.factors and "seeds" not in cell.factors
-    many = 1 if held and cell.method == "pearson" else 10 if held else round(size * 1000)
-    draws = (cell.draw(rng) for _ in range(many))
-    return np.mean([by_rule(value(w, s).mean(axis=1), cell) for _, w, s in draws], axis=0)
+    rng = np.random.default_rng([design.key, 1])
+    if "stimuli" in design.new and design.method in ("pearson", "spearman"):
+        return values_over_all_stimuli(design, rng, size)
+    passes = max(1, round(size * (100 if "stimuli" in design.new else 10) * 92 / design.n))
+    scores = [
+        by_rule(rf.compare(*design.study(people, rng), design.method), design)
+        for _ in range(passes)
+        for people in np.arange(POOL).reshape(-1, 20)
+    ]
+    return np.mean(scores, axis=(0, 2))[:, None]
 
 
-def sampled_spearman(population, rng, pairs=20_000):
+def values_over_all_stimuli(design, rng, size):
+    population, subjects = POPULATIONS[design.population], subjects_of(design.population)
+    value = population.pearson
+    if design.method == "spearman":
+        value = sampled_spearman(population, rng, round(100_000 * size))
+    many = round(1000 * size) if "seeds" in design.new else 1
+    networks = [design.draw(rng)[1] for _ in range(many)]
+    parts = np.split(subjects, POOL // 20)
+    return np.mean(
+        [np.hstack([by_rule(value(w, part), design) for part in parts]) for w in networks], axis=0
+    )
+
+
+def sampled_spearman(population, rng, pairs):
     """Function of networks and subjects: Spearman over independent pairs of stimuli."""
 
     def value(networks, subjects):
@@ -416,82 +457,124 @@ def sampled_spearman(population, rng, pairs=20_000):
     return value
 
 
-def by_rule(scores, cell):
-    """Mean score of every rule, of scores with the rules varying slowest."""
-    return scores.reshape(-1, cell.seeds).mean(axis=1)
+def by_rule(scores, design):
+    """Mean score (rules, N) over seeds, of scores with the rules varying slowest."""
+    return scores.reshape(-1, design.seeds, scores.shape[1]).mean(axis=1)
 
 
-def intervals(cell, seed):
-    """Intervals (kinds, targets, 2) of one experiment, all of one run of `rf.bootstrap`."""
-    models, brain = cell.study(np.random.default_rng([cell.key, 2, seed]))
-    result = rf.bootstrap(
-        models, brain, method=cell.method, resample=cell.factors, rules="rule", seeds="seed",
-        n_resamples=RESAMPLES, seed=seed, interval="bca", level=LEVEL, progress=False,
-    )  # fmt: skip
+class SharedScores:
+    """Scores on resamples of the stimuli with all subjects, computed once for all bootstraps."""
+
+    def __init__(self, comparison):
+        self._comparison, self._known = comparison, {}
+
+    def of_first(self, count):
+        """Stands for the comparison with the first subjects alone."""
+        return SimpleNamespace(scores=lambda weights: self._scores(weights)[..., :count])
+
+    def _scores(self, weights):
+        key = weights.tobytes()
+        if key not in self._known:
+            self._known[key] = self._comparison.scores(weights)
+        return self._known[key]
+
+
+def experiment(design, seed):
+    """Subjects (most subjects,) of a study, and its intervals (bootstraps, kinds, targets, 2)."""
+    rng = np.random.default_rng([design.key, 2, seed])
+    people = rng.integers(0, POOL, max(design.subjects))
+    models, brain = design.study(people, rng)
+    grouped = {"method": design.method, "rules": "rule", "seeds": "seed"}
+    whole = prepare_study(models, brain, **grouped)
+    shared, got = SharedScores(whole.comparison), []
+    options = {"interval_kind": "bca", "level": LEVEL}
+    for count, factors in design.bootstraps:
+        part = whole
+        if count < len(people):
+            part = prepare_study(models, brain[np.arange(count)], **grouped)
+        part = replace(part, comparison=shared.of_first(count))
+        draws = seeded_draws(part, factors, RESAMPLES, seed)
+        got.append(intervals(bootstrap_of(part, draws, **options, seed=seed), factors))
+    return people, np.array(got)
+
+
+def intervals(result, factors):
+    """Intervals (kinds, targets, 2) of the first rule, and of its difference from the second."""
     one, two = (result.replicates[:, rule, 0] for rule in (0, 1))
     pair = (0, 0, 1)
-    return np.stack(
-        [
-            every_kind(
-                cell, one, result.estimates[0, 0], result.standard_error[0, 0],
-                result.dof[0, 0], result.ci[0, 0],
-            ),
-            every_kind(
-                cell, one - two, result.difference[pair], result.difference_standard_error[pair],
-                result.difference_dof[pair], result.difference_ci[pair],
-            ),
-        ],
-        axis=1,
+    alignment = every_kind(
+        factors, one, result.estimates[0, 0], result.standard_error[0, 0], result.dof[0, 0],
+        result.ci[0, 0],
     )  # fmt: skip
+    difference = every_kind(
+        factors, one - two, result.difference[pair], result.difference_standard_error[pair],
+        result.difference_dof[pair], result.difference_ci[pair],
+    )  # fmt: skip
+    return np.stack([alignment, difference], axis=1)
 
 
-def every_kind(cell, replicates, estimate, error, dof, bca):
+def every_kind(factors, replicates, estimate, error, dof, bca):
     """What `rf.bootstrap` makes of the same replicates for every kind of interval, (kinds, 2)."""
     stretch = np.sqrt((dof + 1) / dof)
-    if "stimuli" in cell.factors or len(cell.factors) > 1:
+    if "stimuli" in factors or len(factors) > 1:
         replicates, stretch = rescaled(replicates, estimate, error / replicates.std(ddof=1)), 1.0
     values = (replicates, np.asarray(estimate), np.asarray(error))
     options = {"level": LEVEL, "dof": dof, "stretch": stretch}
     return np.array([bca if k == "bca" else interval(k, *values, **options) for k in INTERVALS])
 
 
-def covered(cell, truth, start, stop):
-    """How often the intervals (kinds, targets) of experiments start to stop hold the truth."""
-    wanted = np.array([truth[0], truth[0] - truth[1]])
+def truths(design, values, people):
+    """What the intervals of one study should hold, (bootstraps, targets)."""
+    wanted = []
+    for count, factors in design.bootstraps:
+        whose = values if "subjects" in factors else values[:, people[:count]]
+        one, two = whose.mean(axis=1)[:2]
+        wanted.append([one, one - two])
+    return np.array(wanted)
+
+
+def covered(design, values, start, stop):
+    """How often the intervals (bootstraps, kinds, targets) of some experiments hold the truth."""
+    hits = np.zeros((len(design.bootstraps), len(INTERVALS), len(TARGETS)), int)
     with threads(1):
-        got = np.array([intervals(cell, seed) for seed in range(start, stop)])
-    return ((got[..., 0] <= wanted) & (wanted <= got[..., 1])).sum(axis=0)
+        for seed in range(start, stop):
+            people, got = experiment(design, seed)
+            wanted = truths(design, values, people)[:, None]
+            hits += (got[..., 0] <= wanted) & (wanted <= got[..., 1])
+    return hits
 
 
-def cells():
+def designs():
     """Every design of the table of coverage."""
     stimuli, subjects, both = ("stimuli",), ("subjects",), ("stimuli", "subjects")
-    for population in ("moderate noise", "strong noise"):
-        for count in (10, 20):
-            for factors in (stimuli, subjects, both):
-                yield Cell(population, 92, count, factors, "pearson", 2000)
-    for count in (10, 20):
-        for factors in (stimuli, subjects, both):
-            yield Cell("moderate noise", 92, count, factors, "spearman", 2000)
-            # Resampling 720 stimuli takes seconds a study; subjects alone, nothing.
-            total = 1000 if factors == subjects else 200
-            yield Cell("moderate noise", 720, count, factors, "pearson", total)
-            yield Cell("moderate noise", 720, count, factors, "spearman", total // 2)
-    yield Cell("moderate noise", 92, 10, both, "cosine_cov", 2000)
-    yield Cell("networks differ", 92, 10, ("stimuli", "seeds"), "pearson", 2000, seeds=10)
-    yield Cell("networks differ", 92, 10, ("stimuli", "subjects", "seeds"), "pearson", 2000, 10)
+    for population, n, method, experiments in (
+        ("as measured", 92, "pearson", 2000),
+        ("as measured", 720, "pearson", 200),
+        ("as measured", 720, "spearman", 200),
+        ("moderate noise", 92, "pearson", 2000),
+        ("moderate noise", 92, "spearman", 2000),
+        ("strong noise", 92, "pearson", 2000),
+    ):
+        yield Design(population, n, method, (stimuli, both), experiments)
+        yield Design(population, n, method, (subjects,), 2000 if n < 720 else 500)
+    yield Design("moderate noise", 720, "pearson", (subjects,), 500)
+    yield Design("moderate noise", 92, "cosine_cov", (both,), 1000, (10,))
+    seeds = (("stimuli", "seeds"), ("stimuli", "subjects", "seeds"))
+    yield Design("networks differ", 92, "pearson", seeds, 2000, (10,), seeds=10)
 
 
 def coverage(run, wanted):
     """Rows of the table of coverage."""
-    for cell in wanted:
-        truth = population_values(cell)
-        arguments = ((cell, truth, *part) for part in chunks(cell.experiments))
+    for design in wanted:
+        values = population_values(design)
+        arguments = ((design, values, *part) for part in chunks(design.experiments))
         hits = sum(run(covered, *zip(*arguments, strict=True)))
-        for (i, kind), (j, target) in product(enumerate(INTERVALS), enumerate(TARGETS)):
+        for (b, (count, factors)), (i, kind), (j, target) in product(
+            enumerate(design.bootstraps), enumerate(INTERVALS), enumerate(TARGETS)
+        ):
             yield row(
-                "coverage", cell.population, cell.n, kind, target, LEVEL, int(hits[i, j]),
-                cell.experiments, cell.subjects, cell.method, "+".join(cell.factors),
+                "coverage", design.population, design.n, kind, target, LEVEL, int(hits[b, i, j]),
+                design.experiments, count, design.method, "+".join(factors),
             )  # fmt: skip
 
 
@@ -657,7 +740,7 @@ def main():
         if "false-positives" in given.parts:
             store(false_positives(pool.map, given.only))
         if "coverage" in given.parts:
-            chosen = (c for c in cells() if all(word in str(c) for word in given.only))
+            chosen = (d for d in designs() if all(word in str(d) for word in given.only))
             store(coverage(pool.map, chosen))
     if "report" in given.parts:
         write_report()
