@@ -99,8 +99,11 @@ def test_readme_runs_as_printed(tmp_path: Path) -> None:
     "page",
     [
         "tutorial.md",
-        "study.md",
-        *(f"data-sets/{path.name}" for path in sorted((ROOT / "docs" / "data-sets").glob("*.md"))),
+        pytest.param("study.md", marks=pytest.mark.slow),
+        *(
+            pytest.param(f"data-sets/{path.name}", marks=pytest.mark.slow)
+            for path in sorted((ROOT / "docs" / "data-sets").glob("*.md"))
+        ),
         *(f"inference/{path.name}" for path in sorted((ROOT / "docs" / "inference").glob("*.md"))),
         *(
             pytest.param(f"training/{path.name}", marks=pytest.mark.slow)  # they train networks

@@ -222,6 +222,7 @@ def test_batches_budgets_and_threads_change_no_bit(rng, monkeypatch):
             np.testing.assert_array_equal(got, want)
 
 
+@pytest.mark.slow
 def test_working_memory_stays_within_the_budget(rng):
     models, volume = models_of(rng, 24), rng.normal(size=(24, 10, 8, 6)).astype(np.float32)
     rf.searchlight(models, volume[:, :3], radius=1, min_voxels=3, n_permutations=200)

@@ -170,6 +170,7 @@ def test_the_hash_of_a_folder_is_that_of_names_and_contents(tmp_path):
         file_hash(tmp_path / "nothing")
 
 
+@pytest.mark.slow
 def test_embedded_images_and_brains_are_of_the_same_stimuli():
     images, labels = digit_images()
     brain = simulated_brain(0)

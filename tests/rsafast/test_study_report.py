@@ -14,7 +14,7 @@ from synthetic_results import make_result
 from rsafast.errors import InvalidInputError
 from rsafast.inference.ladder.api import RUNGS
 from rsafast.rdms import RDMs
-from rsafast.report.figures import Panel, _inline
+from rsafast.report.figures import Panel, inline
 from rsafast.study.recipe import parse_recipe
 from rsafast.study.report import findings, write_report
 from rsafast.study.report.cautions import cautions
@@ -267,7 +267,7 @@ def whole(tmp_path_factory):
 def page_of(made: Made) -> str:
     """The page with empty figures, which take no time."""
     return render(made.read(), lambda name, alt, caption, make: Panel(
-        _inline("<svg viewBox='0 0 1 1'></svg>", alt, name), caption, 100))  # fmt: skip
+        inline("<svg viewBox='0 0 1 1'></svg>", alt, name), caption, 100))  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -366,6 +366,7 @@ def test_switch_of_resolution_is_hidden_without_script(whole):
     assert sum("data-size" in a for _, a in page.elements) == 2 * 8
 
 
+@pytest.mark.slow
 def test_small_study_works(tmp_path):
     made = Made(tmp_path / "small", sizes=(8,), seeds=(3,), partial=False)
     lost = {"p_value": np.nan, "p_adjusted": np.nan, "ci_low": np.nan, "ci_high": np.nan,
@@ -384,6 +385,7 @@ def test_small_study_works(tmp_path):
     assert page_of(made) == page_of(made)
 
 
+@pytest.mark.slow
 def test_every_figure_is_drawn_and_files_of_earlier_reports_go(made):
     figures = made.root / "figures"
     figures.mkdir()
@@ -415,6 +417,7 @@ def test_rules_have_contrast_with_the_page_and_differ_without_colour():
     assert control.dashes != looks[1].dashes
 
 
+@pytest.mark.slow
 def test_the_same_figure_is_the_same_bytes_in_every_format(tmp_path):
     row = {"estimate": 0.1, "low": 0.0, "high": 0.2, "filled": True}
     panels = [{"title": "null", "rows": [row, None]}]
