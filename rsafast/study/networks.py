@@ -135,7 +135,7 @@ def _train_stage(recipe: Recipe, rule: str, base: Path, quiet: bool) -> Stage:
 def _stacking(asked: Networks) -> Literal["together", "one-by-one"]:
     """How seeds train: a measurement would choose otherwise at another time, and round otherwise.
 
-    Small images are faster with all seeds at once, as measured in docs/performance.md.
+    Small images are faster with all seeds at once: docs/performance.md.
     """
     side = asked.image_size or (_EMBEDDED if asked.data == "digits" else _USUAL)[1]
     return "together" if side <= 16 else "one-by-one"
