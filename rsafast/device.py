@@ -1,6 +1,6 @@
 """Where a computation runs, and what must be installed for it."""
 
-from importlib.util import find_spec
+import importlib.util
 
 from rsafast.errors import BackendUnavailableError, InvalidInputError
 
@@ -25,7 +25,8 @@ def require_cpu(device: str, operation: str) -> None:
 
 def require_training() -> None:
     """Raise, with the way out, where torch and what goes with it are not installed."""
-    absent = [name for name in ("torch", "safetensors", "PIL") if find_spec(name) is None]
+    needed = ("torch", "safetensors", "PIL")
+    absent = [name for name in needed if importlib.util.find_spec(name) is None]
     if absent:
         raise BackendUnavailableError(
             f"training needs {', '.join(absent)}, not installed here: pip install "
