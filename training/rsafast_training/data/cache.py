@@ -18,6 +18,7 @@ import time
 import warnings
 import zipfile
 import zlib
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -145,8 +146,9 @@ def _check_space(folder: Path, needed: int) -> None:
 def _sweep(folder: Path) -> None:
     """Remove what processes that were killed while writing have left."""
     for leftover in folder.glob(".*.npz.*.tmp"):
-        if time.time() - leftover.stat().st_mtime > _ABANDONED:
-            leftover.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # another process has finished meanwhile
+            if time.time() - leftover.stat().st_mtime > _ABANDONED:
+                leftover.unlink()
 
 
 def _read(path: Path) -> Decoded:
