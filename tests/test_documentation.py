@@ -98,7 +98,7 @@ def test_readme_runs_as_printed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "page",
     [
-        "tutorial.md",
+        pytest.param("tutorial.md", marks=pytest.mark.slow),
         pytest.param("study.md", marks=pytest.mark.slow),
         *(
             pytest.param(f"data-sets/{path.name}", marks=pytest.mark.slow)

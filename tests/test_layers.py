@@ -20,6 +20,7 @@ def test_imports_keep_to_the_layers() -> None:
 
 
 @pytest.mark.parametrize("absent", ["torch", "cupy", "rsatoolbox", "rsafast_training"])
+@pytest.mark.slow
 def test_analysis_runs_without_optional_packages(absent: str) -> None:
     code = (
         "import sys\n"

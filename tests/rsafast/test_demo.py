@@ -135,6 +135,7 @@ def test_prints_the_findings_and_says_that_no_peer_is_there(ran, capsys):
     assert all(command.split(" -o ")[0] in text for command in next_commands(folder))
 
 
+@pytest.mark.slow
 def test_the_printed_commands_run_as_printed(ran, capsys, tmp_path):
     _, folder, _ = ran
     for line in next_commands(folder):
@@ -186,6 +187,7 @@ def test_rejects_a_folder_that_cannot_be(name, tmp_path, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_interrupt_ends_a_long_test_with_130_and_no_files(ran, tmp_path):
     _, folder, _ = ran
     argv = [str(folder / "models.h5"), str(folder / "brain.h5"), "-n", "1000000000"]

@@ -309,6 +309,7 @@ def test_rho_of_one_over_seven_epochs_has_p_2_in_5040_not_0():
         assert result.p_value[0] == result.floor == 2 / 5040
 
 
+@pytest.mark.slow
 def test_spearman_trend_agrees_with_scipy_exact(rng):
     curve, times = rng.normal(size=7), np.arange(7.0)
     peer = stats.permutation_test(

@@ -107,6 +107,7 @@ def test_names_are_escaped(tmp_path):
     assert nasty[0] in page.text
 
 
+@pytest.mark.slow
 def test_caps_are_said(tmp_path):
     result = make_result(25, 12, n=100)
     _, page = page_of(tmp_path, result, models=rdms(25, 20, "m"))

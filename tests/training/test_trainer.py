@@ -232,6 +232,7 @@ def test_a_run_is_not_overwritten(run: Path) -> None:
     assert files(run) == before
 
 
+@pytest.mark.slow
 def test_a_run_that_another_process_trains_is_refused(tmp_path: Path) -> None:
     def second(progress: Progress) -> None:
         if progress.done == 1:
