@@ -1,42 +1,14 @@
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from html_page import Page
 from synthetic_results import make_result
 
 from rsafast.errors import InvalidInputError
 from rsafast.rdms import RDMs
 from rsafast.report import write_report
 from rsafast.report.text import headline, methods, references, scientific
-
-VOID = {"meta", "link", "br", "img", "input", "hr", "col", "source", "wbr"}
-
-
-class Page(HTMLParser):
-    """Checks that every element is closed where it was opened, and collects what tests ask for."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.open: list[str] = []
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(text)
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text += data
 
 
 def rdms(k: int, n: int, name: str) -> RDMs:

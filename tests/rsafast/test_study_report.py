@@ -2,13 +2,13 @@ import json
 import re
 import shutil
 from copy import copy
-from html.parser import HTMLParser
 from itertools import combinations, pairwise
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from html_page import Page
 from synthetic_results import make_result
 
 from rsafast.errors import InvalidInputError
@@ -25,7 +25,6 @@ from rsafast.study.report.page import map_of, render
 from rsafast.study.report.tables import Study
 from rsafast.study.report.words import number, p_text
 
-VOID = {"meta", "link", "br", "img", "input", "hr", "col", "source", "wbr"}
 REGIONS = ("null", "V1 <&> $x$")
 LAYERS = ("conv1", "fc1")
 SUBJECTS = ("01", "02", "03")
@@ -227,32 +226,6 @@ def changed(made: Made, size: int, values: dict, **where) -> None:
 BROADEST = "stimuli+subjects+seeds"
 STRONG = {"estimate": 0.0421, "ci_low": 0.0123, "ci_high": 0.0719, "p_value": 0.00111,
           "p_adjusted": 0.0222}  # fmt: skip
-
-
-class Page(HTMLParser):
-    """Checks that every element is closed where it was opened, and collects what tests ask for."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.open: list[str] = []
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(text)
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text += data
 
 
 @pytest.fixture(scope="module")
