@@ -21,11 +21,10 @@ from rsafast.permutation.api import permutation_test
 from rsafast.rdms import RDMs, align
 from rsafast.study.brains import brain_of
 from rsafast.study.networks import (
-    drift_table,
+    Images,
     is_rdms,
     n_layers,
     n_networks,
-    n_stimuli,
     pixels_stage,
     rdms_of,
 )
@@ -43,17 +42,17 @@ Analyse = Callable[[Recipe, int, Path, Mapping[str, Path]], None]
 
 
 def analysis_stages(
-    recipe: Recipe, base: Path, networks: list[Stage], brain: Stage
+    recipe: Recipe, base: Path, images: Images, networks: list[Stage], brain: Stage
 ) -> list[Stage]:
     """Every analysis, those of networks by resolution."""
     trained = tuple(stage for stage in networks if stage.name.startswith("train "))
     stages = [_ceiling_stage(recipe, brain), Stage("drift", _drift, needs=trained)]
     for size in recipe.stimuli.sizes:
         rdms = tuple(stage for stage in networks if is_rdms(stage.name, size))
-        pixels = pixels_stage(recipe, base, size)
+        pixels = pixels_stage(recipe, base, images, size)
         inference = recipe.inference.model_dump(mode="json")
         comparison = recipe.comparison.model_dump(mode="json")
-        costs = _costs(recipe, base)
+        costs = _costs(recipe, images.number)
         for name, analyse, options, more in (
             ("alignment", _alignment, ("method",), ()),
             ("permutation", _permutation, ("method", "permutations", "seed"), ()),
@@ -72,9 +71,9 @@ def analysis_stages(
     return stages
 
 
-def _costs(recipe: Recipe, base: Path) -> dict[str, Cost]:
+def _costs(recipe: Recipe, n: int) -> dict[str, Cost]:
     """Estimates of every analysis at one resolution, as if there were 18 brain RDMs."""
-    inference, n, brains = recipe.inference, n_stimuli(recipe, base), 18
+    inference, brains = recipe.inference, 18
     pairs, last = n**2 / 2, 2 * len(recipe.networks.seeds) * n_layers(recipe)
     rules = len(recipe.networks.rules)
     models = rules * n_networks(recipe) * n_layers(recipe)
@@ -279,6 +278,8 @@ def _ceiling_stage(recipe: Recipe, brain: Stage) -> Stage:
 
 def _drift(folder: Path, needs: Mapping[str, Path]) -> None:
     """Accuracy and weight drift of every network at every epoch."""
-    table = pd.concat([drift_table(run) for run in needs.values()], ignore_index=True)
+    from rsafast_training.checkpoints import metrics_table
+
+    table = pd.concat([metrics_table(run) for run in needs.values()], ignore_index=True)
     # How long it took differs from run to run, and tables are to be the same.
     _write(table.drop(columns=["seconds", "cpu_seconds"], errors="ignore"), folder / "drift.csv")

@@ -17,7 +17,7 @@ from rsafast.inference.structure.design import run_mask
 from rsafast.io.readers import read_rdms
 from rsafast.rdms import RDMs
 from rsafast.study.embedded import simulated_brain
-from rsafast.study.networks import images_hash, read_images
+from rsafast.study.networks import Images, read_images
 from rsafast.study.recipe import (
     Nsd,
     RdmFiles,
@@ -26,12 +26,12 @@ from rsafast.study.recipe import (
     SimulatedBrain,
     ThingsFmri,
 )
-from rsafast.study.stage import Cost, Stage, file_hash
+from rsafast.study.stage import Cost, Stage, file_hash, located
 
 BRAIN, MASK = "brain.h5", "mask.npy"
 
 
-def brain_stage(recipe: Recipe, base: Path) -> Stage:
+def brain_stage(recipe: Recipe, base: Path, images: Images) -> Stage:
     """RDMs of every region and subject, with descriptors ``region`` and ``subject``.
 
     It runs before any training: what does not fit the images or the regions asked for shows here.
@@ -55,7 +55,7 @@ def brain_stage(recipe: Recipe, base: Path) -> Stage:
     settings = {
         "brain": asked.model_dump(mode="json", exclude={"path", "files"}),
         "files": _hashes(asked, base), "metric": comparison.metric, "mask": comparison.mask,
-        "regions": sorted(comparison.pairs), "images": images_hash(recipe, base),
+        "regions": sorted(comparison.pairs), "images": images.hash,
     }  # fmt: skip
     return Stage("brain", work, settings, cost=Cost(10.0, 2e9, 1e8))
 
@@ -91,7 +91,7 @@ def _hashes(asked: Any, base: Path) -> Any:
     if isinstance(asked, RdmFiles):
         return {region: [file_hash(_file(spec, base)[0]), _file(spec, base)[1]]
                 for region, spec in asked.files.items()}  # fmt: skip
-    root = base / Path(asked.path).expanduser()
+    root = located(base, asked.path)
     if not root.exists():
         raise InvalidInputError(
             f"{root}: no such folder; `rsafast data list` says what {asked.source} is and where it"
@@ -114,7 +114,7 @@ def _read(asked: Any, base: Path, metric: Metric) -> tuple[RDMs, list[Responses]
     if isinstance(asked, RdmFolder):
         from rsafast.datasets.folders import read_rdm_folder
 
-        rdms = read_rdm_folder(base / asked.path, asked.pattern, order=asked.order)
+        rdms = read_rdm_folder(located(base, asked.path), asked.pattern, order=asked.order)
         return rdms.with_descriptors({"region": rdms.descriptors["roi"].tolist()}), []
     read = _things if isinstance(asked, ThingsFmri) else _nsd
     measured = [read(asked, base, subject) for subject in _subjects(asked, base)]
@@ -124,11 +124,11 @@ def _read(asked: Any, base: Path, metric: Metric) -> tuple[RDMs, list[Responses]
 
 def _file(spec: str, base: Path) -> tuple[Path, str | None]:
     """A path, and the variable behind a colon; a path with a colon in it needs no variable."""
-    whole = base / Path(spec).expanduser()
+    whole = located(base, spec)
     if whole.exists() or ":" not in spec:
         return whole, None
     path, _, key = spec.rpartition(":")
-    return base / Path(path).expanduser(), key
+    return located(base, path), key
 
 
 def _described(region: str, path: Path, key: str | None) -> RDMs:
@@ -145,7 +145,7 @@ def _subjects(asked: ThingsFmri | Nsd, base: Path) -> Sequence[str]:
     if asked.subjects is not None:
         return asked.subjects
     word = "sub-" if isinstance(asked, ThingsFmri) else "subj"
-    root = base / Path(asked.path).expanduser()
+    root = located(base, asked.path)
     names = {part for path in root.rglob(f"{word}*") for part in path.relative_to(root).parts}
     found = sorted({name[: len(word) + 2] for name in names if name.startswith(word)})
     if not found:
@@ -159,7 +159,7 @@ def _things(asked: ThingsFmri, base: Path, subject: str) -> Responses:
     z_score: Any = None if asked.z_score == "none" else asked.z_score
     stimuli = asked.stimuli if asked.trials == "train" else None
     return read_things_fmri(
-        base / asked.path, subject, asked.regions, trials=asked.trials, stimuli=stimuli,
+        located(base, asked.path), subject, asked.regions, trials=asked.trials, stimuli=stimuli,
         z_score=z_score,
     )  # fmt: skip
 
@@ -168,7 +168,7 @@ def _nsd(asked: Nsd, base: Path, subject: str) -> Responses:
     from rsafast.datasets.nsd import read_nsd
 
     return read_nsd(
-        base / asked.path, subject, asked.regions, stimuli=asked.stimuli, space=asked.space,
+        located(base, asked.path), subject, asked.regions, stimuli=asked.stimuli, space=asked.space,
         betas=asked.betas, min_repeats=asked.min_repeats,
     )  # fmt: skip
 

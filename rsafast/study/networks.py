@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from rsafast.progress import track
 from rsafast.rdms import RDMs
 from rsafast.study.embedded import digit_images
 from rsafast.study.recipe import Networks, Recipe
-from rsafast.study.stage import Cost, Stage, file_hash
+from rsafast.study.stage import Cost, Stage, file_hash, located
 
 if TYPE_CHECKING:
     from rsafast_training.config import TrainConfig
@@ -33,22 +33,30 @@ _PER_PIXEL = 4e-7
 _PER_PAIR = 3e-8
 _EMBEDDED = (1500, 8)  # training digits, and their side in pixels
 _USUAL = (8000, 32)
+_USUAL_LAYERS = 5
 
 
-def network_stages(recipe: Recipe, base: Path, quiet: bool) -> list[Stage]:
+class Images(NamedTuple):
+    """What identifies the images of a study and their order, and how many there are."""
+
+    hash: str
+    number: int
+
+
+def network_stages(recipe: Recipe, base: Path, images: Images, quiet: bool) -> list[Stage]:
     """Training, features and RDMs of every rule, RDMs by resolution."""
     _check_layers(recipe)
     stages: list[Stage] = []
-    images = images_hash(recipe, base)
+    data = _training_data(recipe, base)
     for rule in recipe.networks.rules:
-        trained = _train_stage(recipe, rule, base, quiet)
+        trained = _train_stage(recipe, rule, data, quiet)
         seen = _features_stage(recipe, rule, base, images, trained, quiet)
-        rdms = [_rdms_stage(recipe, rule, size, seen, base) for size in recipe.stimuli.sizes]
+        rdms = [_rdms_stage(recipe, rule, size, seen, images) for size in recipe.stimuli.sizes]
         stages += [trained, seen, *rdms]
     return stages
 
 
-def pixels_stage(recipe: Recipe, base: Path, size: int) -> Stage:
+def pixels_stage(recipe: Recipe, base: Path, images: Images, size: int) -> Stage:
     """RDM of the images themselves, at one resolution."""
 
     def work(folder: Path, needs: Mapping[str, Path]) -> None:
@@ -59,7 +67,7 @@ def pixels_stage(recipe: Recipe, base: Path, size: int) -> Stage:
         flat = np.asarray(pixels, np.float32).reshape(len(stimuli), -1)
         compute_rdms({"pixels": flat}, labels=list(stimuli.labels)).save(folder / "models.h5")
 
-    settings = {"size": size, "images": images_hash(recipe, base)}
+    settings = {"size": size, "images": images.hash}
     return Stage(f"pixels {size}", work, settings)
 
 
@@ -101,13 +109,20 @@ def _check_layers(recipe: Recipe) -> None:
         )
 
 
-def _train_stage(recipe: Recipe, rule: str, base: Path, quiet: bool) -> Stage:
-    from rsafast_training.config import TrainConfig
+def _training_data(recipe: Recipe, base: Path) -> tuple[str, str]:
+    """The training data as `TrainConfig` takes them, and what identifies their content."""
     from rsafast_training.data.dataset import data_fingerprint
 
     asked = recipe.networks
     kind, colon, path = asked.data.partition(":")
-    data = f"{kind}:{base / Path(path).expanduser()}" if colon else asked.data
+    data = f"{kind}:{located(base, path)}" if colon else asked.data
+    return data, data_fingerprint(data, asked.image_size)
+
+
+def _train_stage(recipe: Recipe, rule: str, source: tuple[str, str], quiet: bool) -> Stage:
+    from rsafast_training.config import TrainConfig
+
+    asked, (data, fingerprint) = recipe.networks, source
     config = TrainConfig(
         rule, profile=asked.profile, model=asked.model, data=data, seeds=asked.seeds,
         epochs=asked.epochs, checkpoints=asked.checkpoints, batch_size=asked.batch_size,
@@ -127,7 +142,7 @@ def _train_stage(recipe: Recipe, rule: str, base: Path, quiet: bool) -> Stage:
     files = len(asked.seeds) * len(config.checkpoints)
     return Stage(
         f"train {rule}", work,
-        {"config": described, "data": data_fingerprint(data, asked.image_size)},
+        {"config": described, "data": fingerprint},
         cost=Cost(each * shown + 5, 1e9, 5e6 * files),
     )  # fmt: skip
 
@@ -142,7 +157,7 @@ def _stacking(asked: Networks) -> Literal["together", "one-by-one"]:
 
 
 def _features_stage(
-    recipe: Recipe, rule: str, base: Path, images: str, trained: Stage, quiet: bool
+    recipe: Recipe, rule: str, base: Path, images: Images, trained: Stage, quiet: bool
 ) -> Stage:
     asked = recipe.stimuli
 
@@ -162,10 +177,10 @@ def _features_stage(
             )  # fmt: skip
 
     settings = {
-        "images": images, "sizes": asked.sizes, "layers": asked.layers, "pooling": asked.pooling,
-        "controls": recipe.networks.controls,
+        "images": images.hash, "sizes": asked.sizes, "layers": asked.layers,
+        "pooling": asked.pooling, "controls": recipe.networks.controls,
     }  # fmt: skip
-    networks, stimuli = n_networks(recipe), n_stimuli(recipe, base)
+    networks, stimuli = n_networks(recipe), images.number
     pixels = sum(size**2 for size in asked.sizes)
     return Stage(
         f"features {rule}", work, settings, (trained,),
@@ -173,7 +188,7 @@ def _features_stage(
     )  # fmt: skip
 
 
-def _rdms_stage(recipe: Recipe, rule: str, size: int, seen: Stage, base: Path) -> Stage:
+def _rdms_stage(recipe: Recipe, rule: str, size: int, seen: Stage, images: Images) -> Stage:
     metric = recipe.comparison.metric
 
     def work(folder: Path, needs: Mapping[str, Path]) -> None:
@@ -186,7 +201,7 @@ def _rdms_stage(recipe: Recipe, rule: str, size: int, seen: Stage, base: Path) -
         rdms = compute_rdms(wanted, metric, labels=None if labels is None else list(labels))
         rdms.with_descriptors(described).save(folder / "models.h5")
 
-    values = n_networks(recipe) * n_layers(recipe) * n_stimuli(recipe, base) ** 2 / 2
+    values = n_networks(recipe) * n_layers(recipe) * images.number**2 / 2
     return Stage(
         f"rdms {rule} {size}", work, {"metric": metric, "size": size}, (seen,),
         cost=Cost(_PER_PAIR * values + 1, 24 * values, 8 * values),
@@ -202,14 +217,7 @@ def n_networks(recipe: Recipe) -> int:
 
 def n_layers(recipe: Recipe) -> int:
     """Layers whose features are kept, where the file does not say about as many as usual."""
-    return len(recipe.stimuli.layers or "12345")
-
-
-def n_stimuli(recipe: Recipe, base: Path) -> int:
-    """Images of the study; none is decoded."""
-    return len(digit_images()[1]) if recipe.stimuli.images == "digits" else len(
-        read_images(recipe, base, Path())
-    )
+    return len(recipe.stimuli.layers) if recipe.stimuli.layers else _USUAL_LAYERS
 
 
 def read_images(recipe: Recipe, base: Path, folder: Path) -> Stimuli:
@@ -218,27 +226,21 @@ def read_images(recipe: Recipe, base: Path, folder: Path) -> Stimuli:
 
     asked = recipe.stimuli
     if asked.images != "digits":
-        order = None if asked.order is None else base / Path(asked.order).expanduser()
-        return read_stimuli(base / Path(asked.images).expanduser(), order=order, key=asked.key)
+        order = None if asked.order is None else located(base, asked.order)
+        return read_stimuli(located(base, asked.images), order=order, key=asked.key)
     pixels, labels = digit_images()
     np.savez(folder / "digits.npz", images=pixels, labels=np.array(labels))
     return read_stimuli(folder / "digits.npz")
 
 
-def images_hash(recipe: Recipe, base: Path) -> str:
-    """What identifies the images and their order."""
+def find_images(recipe: Recipe, base: Path) -> Images:
+    """Count and identify the images of a study; none is decoded."""
     asked = recipe.stimuli
     if asked.images == "digits":
-        return "digits"
+        return Images("digits", len(digit_images()[1]))
     files = [asked.images, *([asked.order] if asked.order else [])]
-    return "/".join([*(file_hash(base / Path(f).expanduser()) for f in files), asked.key or ""])
-
-
-def drift_table(folder: Path) -> Any:
-    """Accuracy and weight drift of a run, one row a (seed, epoch)."""
-    from rsafast_training.checkpoints import metrics_table
-
-    return metrics_table(folder)
+    content = "/".join([*(file_hash(located(base, file)) for file in files), asked.key or ""])
+    return Images(content, len(read_images(recipe, base, Path())))
 
 
 def is_rdms(stage: str, size: int) -> bool:

@@ -12,7 +12,7 @@ from rsafast.device import require_training
 from rsafast.errors import InvalidInputError
 from rsafast.study.analyses import analysis_stages
 from rsafast.study.brains import brain_stage
-from rsafast.study.networks import network_stages
+from rsafast.study.networks import find_images, network_stages
 from rsafast.study.recipe import Recipe, read_recipe
 from rsafast.study.stage import Say, Stage, run_stages
 
@@ -84,8 +84,10 @@ def plan_study(recipe: PathInput, out: PathInput | None = None) -> pd.DataFrame:
 def study_stages(recipe: Recipe, base: Path, quiet: bool) -> list[Stage]:
     """All stages in the order in which they can run."""
     require_training()
-    networks, brain = network_stages(recipe, base, quiet), brain_stage(recipe, base)
-    return [brain, *networks, *analysis_stages(recipe, base, networks, brain)]
+    images = find_images(recipe, base)
+    networks = network_stages(recipe, base, images, quiet)
+    brain = brain_stage(recipe, base, images)
+    return [brain, *networks, *analysis_stages(recipe, base, images, networks, brain)]
 
 
 def _collect(stages: list[Stage], folders: dict[str, Path], tables: Path) -> None:

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from rsafast_kernels.rank import average_ranks
 from scipy.stats import spearmanr
 
+from rsafast.comparators import get_comparator, prepare
 from rsafast.comparison import compare
 from rsafast.errors import InvalidInputError
 from rsafast.inference.exact.api import sign_flip_test
@@ -83,12 +83,12 @@ def _endpoint(
 ) -> Iterator[_Row]:
     """Practices of 2604.16875 v2: seed-averaged RDMs after training, one layer a region."""
     for region, layer in pairs.items():
-        ranked = _ranks(brain[{"region": region}].mean().vectors)[0]
+        ranked = _ranks(brain[{"region": region}].mean())
         last = {}
         for rule in dict.fromkeys(models.descriptors["rule"].tolist()):
             own = models[{"rule": rule, "layer": layer}]
             epoch = own.descriptors["epoch"].max()
-            last[rule] = _ranks(own[{"epoch": epoch}].mean().vectors)[0]
+            last[rule] = _ranks(own[{"epoch": epoch}].mean())
             low, high = _entry_bootstrap(last[rule], ranked, seed)
             score = float(last[rule] @ ranked)
             yield _Row("score with the mean RDM", rule, region, score, layer=layer)
@@ -100,11 +100,9 @@ def _endpoint(
             yield _Row("entries shuffled", a, region, estimate, rule_b=b, layer=layer, p_value=p)
 
 
-def _ranks(vectors: FloatArray) -> FloatArray:
+def _ranks(rdm: RDMs) -> FloatArray:
     """Centred ranks of unit length: their products are Spearman correlations."""
-    ranks = average_ranks(vectors)
-    ranks -= ranks.mean(axis=1, keepdims=True)
-    return np.asarray(ranks / np.linalg.norm(ranks, axis=1, keepdims=True))
+    return prepare(get_comparator("spearman"), rdm.vectors, rdm.n_stimuli, rdm.names)[0]
 
 
 def _entry_p(difference: FloatArray, brain: FloatArray, seed: int) -> float:

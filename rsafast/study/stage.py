@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -106,12 +106,9 @@ def _log(root: Path, say: Say, line: str) -> None:
         file.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {line}\n")
 
 
-def leftovers(stages: Sequence[Stage], root: Path) -> Iterator[Path]:
-    """Folders of stages that this study no longer has: of earlier versions of its file."""
-    current = {stage.folder(root) for stage in stages}
-    for folder in sorted((root / "stages").glob("*")):
-        if folder not in current:
-            yield folder
+def located(base: Path, path: str) -> Path:
+    """A path of the study's file, which starts from the folder `base` if it is relative."""
+    return base / Path(path).expanduser()
 
 
 def file_hash(path: Path) -> str:
