@@ -27,7 +27,6 @@ from scipy.stats import binomtest, rankdata
 import rsafast as rf
 from rsafast.demo.population import Population
 from rsafast.inference.bootstrap.api import bootstrap_of
-from rsafast.inference.bootstrap.intervals import interval, rescaled
 from rsafast.inference.bootstrap.replicates import prepare_study, seeded_draws
 from rsafast.plotting import DEFAULT_PALETTE, style_axes
 
@@ -389,6 +388,16 @@ class Design:
         """Seed of what the studies have in common."""
         return zlib.crc32(repr((self.population, self.n, sorted(self.new))).encode())
 
+    @property
+    def only_subjects(self):
+        """Whether studies differ in their subjects alone."""
+        return self.new == {"subjects"}
+
+    @property
+    def compared(self):
+        """How `prepare_study` is to compare."""
+        return {"method": self.method, "rules": "rule", "seeds": "seed"}
+
     def draw(self, rng):
         """Stimuli and networks of a study."""
         population, fixed = POPULATIONS[self.population], np.random.default_rng(self.key)
@@ -410,8 +419,10 @@ def population_values(design, size=1.0):
     """What the intervals of a design should hold: (rules, subjects of the pool) mean scores.
 
     Pearson over the population of stimuli has a closed form and Spearman is that of many
-    independent pairs of stimuli. For fixed stimuli, and for whitened comparators, which depend on
-    the number of stimuli, only the mean over the pool is found, (rules, 1): that of many studies.
+    independent pairs of stimuli. For whitened comparators, which depend on the number of stimuli,
+    only the mean over the pool is found, (rules, 1): that of many studies. Where stimuli and
+    networks are fixed, every subject of the pool is measured many times, (rules, measurements):
+    studies draw from these.
 
     Parameters
     ----------
@@ -420,13 +431,13 @@ def population_values(design, size=1.0):
     rng = np.random.default_rng([design.key, 1])
     if "stimuli" in design.new and design.method in ("pearson", "spearman"):
         return values_over_all_stimuli(design, rng, size)
-    passes = max(1, round(size * (100 if "stimuli" in design.new else 10) * 92 / design.n))
+    passes = max(1, round(size * (20 if design.only_subjects else 100)))
     scores = [
         by_rule(rf.compare(*design.study(people, rng), design.method), design)
         for _ in range(passes)
         for people in np.arange(POOL).reshape(-1, 20)
     ]
-    return np.mean(scores, axis=(0, 2))[:, None]
+    return np.hstack(scores) if design.only_subjects else np.mean(scores, axis=(0, 2))[:, None]
 
 
 def values_over_all_stimuli(design, rng, size):
@@ -479,48 +490,51 @@ class SharedScores:
         return self._known[key]
 
 
-def experiment(design, seed):
+def experiment(design, values, seed):
     """Subjects (most subjects,) of a study, and its intervals (bootstraps, kinds, targets, 2)."""
     rng = np.random.default_rng([design.key, 2, seed])
-    people = rng.integers(0, POOL, max(design.subjects))
-    models, brain = design.study(people, rng)
-    grouped = {"method": design.method, "rules": "rule", "seeds": "seed"}
-    whole = prepare_study(models, brain, **grouped)
-    shared, got = SharedScores(whole.comparison), []
-    options = {"interval_kind": "bca", "level": LEVEL}
+    people, studies = (subjects_study if design.only_subjects else new_study)(design, values, rng)
+    got = []
     for count, factors in design.bootstraps:
-        part = whole
-        if count < len(people):
-            part = prepare_study(models, brain[np.arange(count)], **grouped)
-        part = replace(part, comparison=shared.of_first(count))
-        draws = seeded_draws(part, factors, RESAMPLES, seed)
-        got.append(intervals(bootstrap_of(part, draws, **options, seed=seed), factors))
+        draws = seeded_draws(studies[count], factors, RESAMPLES, seed)
+        got.append([interval(kind, studies[count], draws, seed) for kind in INTERVALS])
     return people, np.array(got)
 
 
-def intervals(result, factors):
-    """Intervals (kinds, targets, 2) of the first rule, and of its difference from the second."""
-    one, two = (result.replicates[:, rule, 0] for rule in (0, 1))
-    pair = (0, 0, 1)
-    alignment = every_kind(
-        factors, one, result.estimates[0, 0], result.standard_error[0, 0], result.dof[0, 0],
-        result.ci[0, 0],
-    )  # fmt: skip
-    difference = every_kind(
-        factors, one - two, result.difference[pair], result.difference_standard_error[pair],
-        result.difference_dof[pair], result.difference_ci[pair],
-    )  # fmt: skip
-    return np.stack([alignment, difference], axis=1)
+def new_study(design, _, rng):
+    """Subjects of the pool, and studies of the first of them by their number."""
+    people = rng.integers(0, POOL, max(design.subjects))
+    models, brain = design.study(people, rng)
+    shared = SharedScores(prepare_study(models, brain, **design.compared).comparison)
+    return people, {
+        count: replace(
+            prepare_study(models, brain[np.arange(count)], **design.compared),
+            comparison=shared.of_first(count),
+        )
+        for count in design.subjects
+    }
 
 
-def every_kind(factors, replicates, estimate, error, dof, bca):
-    """What `rf.bootstrap` makes of the same replicates for every kind of interval, (kinds, 2)."""
-    stretch = np.sqrt((dof + 1) / dof)
-    if "stimuli" in factors or len(factors) > 1:
-        replicates, stretch = rescaled(replicates, estimate, error / replicates.std(ddof=1)), 1.0
-    values = (replicates, np.asarray(estimate), np.asarray(error))
-    options = {"level": LEVEL, "dof": dof, "stretch": stretch}
-    return np.array([bca if k == "bca" else interval(k, *values, **options) for k in INTERVALS])
+def subjects_study(design, values, rng):
+    """The same of measured subjects, whose scores are all that differs from study to study."""
+    people = rng.integers(0, values.shape[1], max(design.subjects))
+    return people, {
+        count: replace(any_study(design, count), observed=values[:, people[:count]])
+        for count in design.subjects
+    }
+
+
+@cache
+def any_study(design, count):
+    """A study of so many subjects."""
+    models, brain = design.study(np.arange(count), np.random.default_rng(0))
+    return prepare_study(models, brain, **design.compared)
+
+
+def interval(kind, study, draws, seed):
+    """Intervals (targets, 2) of the first rule, and of its difference from the second."""
+    result = bootstrap_of(study, draws, interval_kind=kind, level=LEVEL, seed=seed)
+    return np.stack([result.ci[0, 0], result.difference_ci[0, 0, 1]])
 
 
 def truths(design, values, people):
@@ -538,7 +552,7 @@ def covered(design, values, start, stop):
     hits = np.zeros((len(design.bootstraps), len(INTERVALS), len(TARGETS)), int)
     with threads(1):
         for seed in range(start, stop):
-            people, got = experiment(design, seed)
+            people, got = experiment(design, values, seed)
             wanted = truths(design, values, people)[:, None]
             hits += (got[..., 0] <= wanted) & (wanted <= got[..., 1])
     return hits
@@ -556,8 +570,8 @@ def designs():
         ("strong noise", 92, "pearson", 2000),
     ):
         yield Design(population, n, method, (stimuli, both), experiments)
-        yield Design(population, n, method, (subjects,), 2000 if n < 720 else 500)
-    yield Design("moderate noise", 720, "pearson", (subjects,), 500)
+        yield Design(population, n, method, (subjects,), 3000)
+    yield Design("moderate noise", 720, "pearson", (subjects,), 3000)
     yield Design("moderate noise", 92, "cosine_cov", (both,), 1000, (10,))
     seeds = (("stimuli", "seeds"), ("stimuli", "subjects", "seeds"))
     yield Design("networks differ", 92, "pearson", seeds, 2000, (10,), seeds=10)

@@ -487,9 +487,44 @@ def test_intervals_are_scipys_where_levels_are_not_expanded(
     ).confidence_interval  # fmt: skip
     got = interval(
         kind, replicates[:, None], np.array([x.mean()]), np.array([x.std(ddof=1) / 5]), level=0.95,
-        dof=np.array([1e9]), acceleration=acceleration([((x.sum() - x) / 24)[:, None]]),
+        dof=np.array([1e9]),
+        acceleration=acceleration([((x.sum() - x) / 24)[:, None]]) if kind == "bca" else 0.0,
     )[0]  # fmt: skip
     np.testing.assert_allclose(got, expected, atol=5e-3)  # they interpolate quantiles elsewhere
+
+
+@pytest.mark.parametrize("a", [-0.12, -0.01, 0.0, 0.03, 0.12])
+def test_basic_intervals_are_reflected_where_there_is_no_skewness(a: float) -> None:
+    """Each end solves Hall's g(t) = z, z the replicate's quantile without its skewness."""
+    replicates = np.linspace(-3, 3, 9_999)[:, None]
+    for error in (0.5, 2.0):
+        ci = interval(
+            "basic", replicates, np.array([0.1]), np.array([error]), level=0.9,
+            dof=np.array([1e9]), acceleration=np.array([a]),
+        )[0]  # fmt: skip
+        for end, quantile in zip(ci, (0.95, 0.05), strict=True):
+            u = (6 * quantile - 3 - 0.1) / error
+            if abs(u) > 0.5 / max(abs(a), 1e-9):
+                continue  # where the scale is cut off
+            t = (0.1 - end) / error
+            hall = t + 2 * a * t**2 + 4 / 3 * a**2 * t**3 + a
+            assert hall == pytest.approx(u - a * (u**2 - 1), abs=2e-3)
+
+
+def test_basic_intervals_of_a_skewed_mean_hold_it_more_often_than_reflected_quantiles() -> None:
+    rng = np.random.default_rng(3)
+    data = rng.gamma(4.0, size=(10, 3000)) - 4.0  # skewness 1
+    drawn = rng.integers(0, 10, (800, 10))
+    replicates = np.stack([data[rows].mean(axis=0) for rows in drawn])
+    error, mean = data.std(axis=0, ddof=1) / np.sqrt(10), data.mean(axis=0)
+    options = {"level": 0.95, "dof": np.full(3000, 9.0), "stretch": np.sqrt(10 / 9)}
+    fast = acceleration([(data.sum(axis=0) - data) / 9])
+    held = []
+    for skew in (0.0, fast):
+        low, high = interval("basic", replicates, mean, error, acceleration=skew, **options).T
+        held.append(((low <= 0) & (high >= 0)).mean())
+    assert held[1] > held[0] + 0.005
+    assert 0.925 < held[1] < 0.96
 
 
 def test_percentile_levels_are_hesterbergs() -> None:

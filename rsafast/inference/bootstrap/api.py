@@ -463,7 +463,8 @@ class _Rule:
             replicates = rescaled(replicates, sampled.estimate, ratio)
         else:
             stretch = np.sqrt((dof + 1) / dof)
-        fast = acceleration(list(sampled.jackknifes.values())) if self.kind == "bca" else 0.0
+        skewed = self.kind in ("basic", "bca")
+        fast = acceleration(list(sampled.jackknifes.values())) if skewed else 0.0
         return _Inference(
             estimate=sampled.estimate,
             standard_error=error,

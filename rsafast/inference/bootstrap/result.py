@@ -21,7 +21,8 @@ FloatArray = NDArray[np.float64]
 
 INTERVAL_NAMES = {
     "percentile": "percentile intervals at levels expanded for few items (Hesterberg 2015)",
-    "basic": "basic (reflected) intervals at levels expanded for few items (Hesterberg 2015)",
+    "basic": "basic intervals, reflected on a scale without skewness (Hall 1992), at levels"
+    " expanded for few items (Hesterberg 2015)",
     "bca": "BCa intervals at levels expanded for few items (Efron 1987, Hesterberg 2015)",
     "t": "Student's t intervals of the corrected standard error",
 }
