@@ -9,6 +9,7 @@ from rsafast_training.config import TrainConfig
 from rsafast_training.data import Augment, Batches, ImageData, load_dataset
 from rsafast_training.features import Checkpointed, extract_features, features_of_checkpoints
 from rsafast_training.figures import learning_curves
+from rsafast_training.imported import import_run
 from rsafast_training.models import build_model
 from rsafast_training.published import load_network
 from rsafast_training.readout import linear_readout
@@ -27,6 +28,7 @@ __all__ = [
     "extract_features",
     "features_of_checkpoints",
     "find_checkpoints",
+    "import_run",
     "learning_curves",
     "linear_readout",
     "load_dataset",

@@ -45,6 +45,7 @@ class RunInfo:
     mean, std : (3,) by which images in [0, 1] are normalised.
     data, fingerprint : name of the data set and hash of its content.
     batch_statistics : whether evaluation uses the statistics of the batch, a published defect.
+    controls : whether checkpoints hold batch-norm statistics of their untrained controls.
     """
 
     name: str
@@ -61,6 +62,7 @@ class RunInfo:
     fingerprint: str
     model_options: dict[str, Any]
     batch_statistics: bool = False
+    controls: bool = True
 
     def build(self, seeds: Sequence[int]) -> StackedModel:
         """Make the untrained networks of these seeds."""
@@ -95,7 +97,8 @@ class Checkpoint:
     @property
     def has_control(self) -> bool:
         """Whether its control changes with the epoch, as batch-norm statistics do."""
-        return self.info.rule != "untrained" and self.info.batch_norm in ("loader", "clean")
+        changes = self.info.rule != "untrained" and self.info.batch_norm in ("loader", "clean")
+        return changes and self.info.controls
 
     @property
     def sha256(self) -> str:

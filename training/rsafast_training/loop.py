@@ -8,7 +8,7 @@ same machine with the same threads.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -178,7 +178,8 @@ class Group:
 
     def _close(self, epoch: int, **measured: Tensor | float) -> None:
         """Keep what an epoch left: checkpoint, metrics, and last the state to resume from."""
-        figures: dict[str, Tensor | float] = {**measured, **self._drift()}
+        drift = weight_drift(self.model.weights(), self.initial)
+        figures: dict[str, Tensor | float] = {**measured, **drift}
         figures |= self.rule.diagnostics() if epoch else {}
         if epoch in self.config.checkpoints:
             figures["test_accuracy"] = tested = self._checkpoint(epoch)
@@ -211,14 +212,6 @@ class Group:
         if self.config.batch_norm == "frozen":
             batchnorm.set_statistics(self.untrained, batchnorm.statistics_of(self.model))
         return epoch
-
-    def _drift(self) -> dict[str, Tensor]:
-        """Norm of the change of every layer's weights since initialisation, over their norm."""
-        return {
-            f"drift/{name}": (weight.detach() - self.initial[name]).flatten(1).norm(dim=1).cpu()
-            / self.initial[name].flatten(1).norm(dim=1).cpu()
-            for name, weight in self.model.weights().items()
-        }
 
     def _checkpoint(self, epoch: int) -> Tensor:
         """Write the networks with the statistics of every regime; return test accuracies, (S,)."""
@@ -270,6 +263,18 @@ class Group:
         # Batches count alike, so that a smaller last one would count too much.
         images = (x for x, _ in batches if x.shape[1] == size)
         return batchnorm.measured_statistics(model, images, momentum=None)
+
+
+@torch.no_grad()
+def weight_drift(
+    weights: Mapping[str, Tensor], initial: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Norm of the change of every layer's weights, (S, ...), over the norm of the initial ones."""
+    return {
+        f"drift/{name}": (weight - initial[name]).flatten(1).norm(dim=1).cpu()
+        / initial[name].flatten(1).norm(dim=1).cpu()
+        for name, weight in weights.items()
+    }
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import os
 import pickle
@@ -9,7 +10,7 @@ import zipfile
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import torch
 from rsafast_kernels.errors import BackendUnavailableError, InvalidInputError
@@ -18,6 +19,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from rsafast_training.stimuli import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+
+if TYPE_CHECKING:
+    from rsafast_training.models.base import StackedModel
 
 PathInput: TypeAlias = str | os.PathLike[str]
 
@@ -147,13 +151,28 @@ def read_state_dict(weights: PathInput | Mapping[str, Any]) -> dict[str, Tensor]
     return {str(name).removeprefix("module."): value for name, value in content.items()}
 
 
+def read_seed_state(
+    model: StackedModel, weights: PathInput | Mapping[str, Any]
+) -> dict[str, Tensor]:
+    """Read what :meth:`StackedModel.load_seed_state` of `model` takes, as `read_state_dict` does.
+
+    ``num_batches_tracked``, which old files lack, is 0 there.
+    """
+    state = read_state_dict(weights)
+    for name in model.batch_norms():
+        state.setdefault(f"{name}.num_batches_tracked", torch.tensor(0))
+    return state
+
+
 def _load_torch(path: Path) -> Any:
     if not path.is_file():
         raise InvalidInputError(f"{path}: no such file; check the path of the weights")
     try:
         if path.suffix.lower() == ".safetensors":
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        # Training scripts keep their options beside the weights, in an object that holds no code.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).partition("\n")[0]
         raise InvalidInputError(

@@ -89,7 +89,12 @@ def _check_folder(folder: Path, config: TrainConfig, resume: bool) -> None:
             f"{folder}: holds a run already; go on with it with resume (--resume), or choose "
             "another name or folder"
         )
-    stored = TrainConfig.from_json(read_run(folder)[1]["config"])
+    described_as = read_run(folder)[1]
+    if "config" not in described_as:
+        raise InvalidInputError(
+            f"{folder}: holds a run that was trained elsewhere; choose another name or folder"
+        )
+    stored = TrainConfig.from_json(described_as["config"])
     changed = config.differences(stored)
     if changed:
         raise InvalidInputError(
@@ -141,12 +146,13 @@ def _groups(
         groups = [(seed,) for seed in config.seeds]
     write_run(
         folder, info, config=config.to_json(), groups=groups, stacking=reason,
-        classes=list(data.classes), versions=_versions(),
+        classes=list(data.classes), versions=versions(),
     )  # fmt: skip
     return groups
 
 
-def _versions() -> dict[str, Any]:
+def versions() -> dict[str, Any]:
+    """Software and machine that make a run."""
     return {
         "rsafast": version("rsafast"),
         "torch": torch.__version__,

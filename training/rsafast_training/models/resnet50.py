@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 
-import torch
 from rsafast_kernels.errors import UnsupportedCaseError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rsafast_training.layers import BatchNorm2d, Conv2d, Linear, maps_to_vectors
 from rsafast_training.models.base import StackedModel
-from rsafast_training.published import PathInput, read_state_dict
+from rsafast_training.published import PathInput, read_seed_state
 
 _EXPANSION = 4  # channels that leave a block, over those inside
 
@@ -142,8 +141,6 @@ class ResNet50(StackedModel):
             the names that are missing or unexpected.
         """
         source = "weights" if isinstance(weights, Mapping) else str(weights)
-        state = read_state_dict(weights)
-        for name in self.batch_norms():
-            state.setdefault(f"{name}.num_batches_tracked", torch.tensor(0))
+        state = read_seed_state(self, weights)
         for seed in range(self.seeds):
             self.load_seed_state(seed, state, source)
