@@ -216,9 +216,8 @@ def read_algonauts_2023(
     check_choice("split", split, get_args(Split))
     name = subject_name(subject, "subj", SUBJECTS)
     folder = _subject_folder(root, name)
-    images = folder / f"{split}_split" / f"{split}_images"
-    ids = _image_ids(images, "train" if split == "training" else "test")
-    rows = rows_of(ids, stimuli, str(images))
+    ids = _image_ids(folder, split)
+    rows = rows_of(ids, stimuli, str(_images(folder, split)))
     fmri = {side: _fmri(folder, split, side, len(ids)) for side in _HEMISPHERES}
     sizes = {side: values.shape[1] for side, values in fmri.items()}
     regions = _regions(folder / "roi_masks", rois, sizes)
@@ -253,6 +252,21 @@ def read_algonauts_2023(
     )
 
 
+def algonauts_2023_stimuli(
+    root: PathInput, subject: str | int, *, split: Split = "training"
+) -> tuple[str, ...]:
+    """Ids of the rows that `read_algonauts_2023` makes of the same arguments, by images alone.
+
+    Raises
+    ------
+    InvalidInputError
+        No folder of the subject; image files that were renamed or are missing.
+    """
+    check_choice("split", split, get_args(Split))
+    folder = _subject_folder(root, subject_name(subject, "subj", SUBJECTS))
+    return tuple(_image_ids(folder, split))
+
+
 def _subject_folder(root: PathInput, subject: str) -> Path:
     folder = Path(root).expanduser()
     if not (folder / subject).is_dir():
@@ -264,8 +278,13 @@ def _subject_folder(root: PathInput, subject: str) -> Path:
     return folder / subject
 
 
-def _image_ids(folder: Path, prefix: str) -> list[str]:
+def _images(folder: Path, split: Split) -> Path:
+    return folder / f"{split}_split" / f"{split}_images"
+
+
+def _image_ids(subject: Path, split: Split) -> list[str]:
     """Id of every image, in the order of the rows of the responses."""
+    folder, prefix = _images(subject, split), "train" if split == "training" else "test"
     found = []
     for path in folder.glob("*.png"):
         if path.name.startswith("."):

@@ -94,9 +94,7 @@ def read_things_eeg(
         base / name / f"preprocessed_eeg_{part}.npy",
         base / "preprocessed_data" / name / f"preprocessed_eeg_{part}.npy",
     )
-    metadata = Path(image_metadata) if image_metadata is not None else _first_of(
-        *(folder / "image_metadata.npy" for folder in (base, base / "image_set", base.parent))
-    )  # fmt: skip
+    metadata = _metadata_file(base) if image_metadata is None else Path(image_metadata)
     ids = _image_ids(metadata, part)
     rows = rows_of(ids, stimuli, str(metadata))
     data, names, when = _recording(file)
@@ -123,6 +121,23 @@ def read_things_eeg(
         ),
         source={"data set": "THINGS-EEG2", "file": str(file), "part": part},
     )
+
+
+def things_eeg_stimuli(root: PathInput, *, part: Part = "test") -> tuple[str, ...]:
+    """Ids of the rows that `read_things_eeg` makes of the same arguments, from the metadata alone.
+
+    Raises
+    ------
+    InvalidInputError
+        No ``image_metadata.npy``, or one that does not list the images of the part.
+    """
+    check_choice("part", part, get_args(Part))
+    return tuple(_image_ids(_metadata_file(Path(root).expanduser()), part))
+
+
+def _metadata_file(base: Path) -> Path:
+    folders = (base, base / "image_set", base.parent)
+    return _first_of(*(folder / "image_metadata.npy" for folder in folders))
 
 
 def _first_of(*paths: Path) -> Path:

@@ -23,6 +23,7 @@ from rsafast.errors import InvalidInputError
 from rsafast.io.provenance import provenance
 
 _DONE = "done.json"
+_READ_WHOLE = 2_000_000_000  # bytes; reading more at every start would take longer than is borne
 Say = Callable[[str], object]
 
 
@@ -73,16 +74,20 @@ class Stage:
         return (self.folder(root) / _DONE).is_file()
 
 
-def run_stages(stages: Sequence[Stage], root: Path, say: Say) -> dict[str, Path]:
+def run_stages(
+    stages: Sequence[Stage], root: Path, say: Say, *, cache: Path | None = None, form: str = ""
+) -> dict[str, Path]:
     """Run what is not done yet, in order; return the folder of every stage by its name.
 
-    A line a stage goes to `say` and to ``log.txt``.
+    A line a stage goes to `say` and to ``log.txt`` in `root`, with the `form` of the study they
+    belong to. Results lie below `cache`, by default `root`.
     """
     folders: dict[str, Path] = {}
+    cache = cache or root
     for number, stage in enumerate(stages, 1):
-        folder = folders[stage.name] = stage.folder(root)
-        where = f"[{number}/{len(stages)}] {stage.name}"
-        if stage.is_done(root):
+        folder = folders[stage.name] = stage.folder(cache)
+        where = f"[{number}/{len(stages)}] {stage.name}{form and f', {form}'}"
+        if stage.is_done(cache):
             _log(root, say, f"{where}: kept, nothing it depends on has changed")
             continue
         say(f"{where} ...")
@@ -114,18 +119,31 @@ def located(base: Path, path: str) -> Path:
 def file_hash(path: Path) -> str:
     """SHA-256 of a file, or of the names and contents of all files below a folder.
 
+    Above 2 GB in all, it is of names and sizes alone: image sets and recordings of hundreds of
+    gigabytes cannot be read at every start. Another content of the same size then goes unseen.
+
     Raises
     ------
     InvalidInputError
         For a path that is missing or cannot be read.
     """
     try:
+        whole, root = [path], path.parent
         if path.is_dir():
-            digest = hashlib.sha256()
-            for file in sorted(p for p in path.rglob("*") if p.is_file()):
-                digest.update(f"{file.relative_to(path)}/{file_hash(file)}".encode())
-            return digest.hexdigest()
-        with path.open("rb") as handle:
-            return hashlib.file_digest(handle, "sha256").hexdigest()
+            whole, root = sorted(p for p in path.rglob("*") if p.is_file()), path
+        sizes = {file: file.stat().st_size for file in whole}
+        large = sum(sizes.values()) > _READ_WHOLE
+        if not large and not path.is_dir():
+            return _content_hash(path)
+        digest = hashlib.sha256()
+        for file, size in sizes.items():
+            said = size if large else _content_hash(file)
+            digest.update(f"{file.relative_to(root).as_posix()}/{said}".encode())
+        return digest.hexdigest()
     except OSError as error:
         raise InvalidInputError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _content_hash(file: Path) -> str:
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

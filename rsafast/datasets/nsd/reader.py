@@ -104,10 +104,7 @@ def read_nsd(
     """
     layout = layout_of(root, subject, space)
     folder = layout.betas_folder(betas)
-    design = nsd_design(layout.root, layout.subject)
-    planned = int(design["session"].max())
-    files = session_files(folder, layout.kind, sessions, planned)
-    selection = select(design, list(files), stimuli, min_repeats, layout.subject)
+    files, planned, selection = _chosen(layout, folder, sessions, stimuli, min_repeats)
     rows = selection.rows(average)
     read = set(selection.trials["session"])
     used = {session: of_session for session, of_session in files.items() if session in read}
@@ -147,6 +144,42 @@ def read_nsd(
             "labels": dict(regions.named_by),
         },
     )  # fmt: skip
+
+
+def nsd_stimuli(
+    root: PathInput,
+    subject: str | int,
+    *,
+    space: str = "func1pt8mm",
+    betas: str = "betas_fithrf_GLMdenoise_RR",
+    stimuli: Sequence[str] | str | None = None,
+    min_repeats: int = 1,
+) -> tuple[str, ...]:
+    """Ids of the rows that `read_nsd` makes of the same arguments, from the design alone.
+
+    Raises
+    ------
+    InvalidInputError
+        As `read_nsd`, for what the design and the names of the files of betas show.
+    """
+    layout = layout_of(root, subject, space)
+    folder = layout.betas_folder(betas)
+    _, _, selection = _chosen(layout, folder, None, stimuli, min_repeats)
+    return tuple(stimulus_id(i) for i in selection.ids)
+
+
+def _chosen(
+    layout: Layout,
+    folder: Path,
+    sessions: Sequence[int] | None,
+    stimuli: Sequence[str] | str | None,
+    min_repeats: int,
+) -> tuple[dict[int, tuple[Path, ...]], int, Selection]:
+    """Files of the sessions used, how many sessions were planned, and the trials to return."""
+    design = nsd_design(layout.root, layout.subject)
+    planned = int(design["session"].max())
+    files = session_files(folder, layout.kind, sessions, planned)
+    return files, planned, select(design, list(files), stimuli, min_repeats, layout.subject)
 
 
 def _read_values(

@@ -171,6 +171,26 @@ def things_fmri_trials(
     return read_trials(locate(root, subject, layout))
 
 
+def things_fmri_stimuli(
+    root: PathInput,
+    subject: str | int,
+    *,
+    trials: Trials = "train",
+    stimuli: Sequence[str] | Literal["first"] | None = None,
+) -> tuple[str, ...]:
+    """Ids of the rows that `read_things_fmri` makes of the same arguments, from the trials alone.
+
+    Raises
+    ------
+    InvalidInputError
+        As `read_things_fmri`, for what the metadata of the trials show.
+    """
+    files = locate(root, subject, "auto")
+    table = read_trials(files)
+    chosen = choose(table, trials, stimuli, None, files.trials).chosen
+    return tuple(dict.fromkeys(table["stimulus"].iloc[chosen]))
+
+
 def _noise_ceiling(voxels: Voxels, trials: Trials, average: bool) -> NDArray[np.float64] | None:
     """The published ceiling of what is returned: of single trials, or of means of the repeats."""
     if average and trials == "all":
