@@ -74,20 +74,23 @@ def write_report(
     InvalidInputError
         The folder of `path` does not exist or cannot be written.
     """
-    return write_text(path, _template().render(**_content(result, models, brain, title, about)))
+    page = template("rsafast.report", "report.html.jinja")
+    return write_text(path, page.render(**_content(result, models, brain, title, about)))
 
 
-def _template() -> Any:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+def template(package: str, name: str) -> Any:
+    """Load a page of `package`, which may use the style and the parts that all pages share."""
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
+    packages = dict.fromkeys((package, "rsafast.report"))
     environment = Environment(
-        loader=PackageLoader("rsafast.report", "templates"),
+        loader=ChoiceLoader([PackageLoader(own, "templates") for own in packages]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html.jinja")
+    return environment.get_template(name)
 
 
 def _content(
@@ -192,11 +195,16 @@ def _forest(result: PermutationResult) -> Section:
         for i in range(len(result.model_names))
         if (i, j) in chosen
     ]
+    letters = 3 + sum(
+        min(max(map(len, names)), most)
+        for names, most in ((result.model_names, 20), (result.brain_names, 14))
+    )
     panel = render(
         draw_forest,
         result,
         pairs,
-        size=(4.9, 0.75 + 0.26 * len(pairs)),
+        # No wider than its names ask for, so that with short ones it fits a phone.
+        size=(2.4 + 0.075 * letters, 0.75 + 0.26 * len(pairs)),
         alt=f"Dot plot: observed {method_name(result.method)} of {len(pairs)} pairs over the "
         "central 95 percent of their null distributions; the values are in the table of pairs.",
         caption="Dots: observed value, filled where the family-wise p (step-down max-T) is at most "
@@ -238,7 +246,8 @@ def _matrices(result: PermutationResult) -> Section:
     if result.n_pairs > MAX_MATRIX_CELLS:
         return Section([], f"{result.n_pairs:,} pairs are too many for a legible matrix.")
     n_models, n_brain = result.p_value.shape
-    width = 1.1 + 0.075 * min(max(map(len, result.model_names)), 22) + 0.46 * n_brain
+    # Three of them with short names stand beside each other at their own size.
+    width = 0.6 + 0.075 * min(max(map(len, result.model_names)), 22) + 0.46 * n_brain
     panels = [
         render(
             draw_p_matrix,

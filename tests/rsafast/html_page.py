@@ -16,6 +16,14 @@ class Page(HTMLParser):
         self.feed(text)
         assert self.open == []
 
+    def boxes(self) -> list[dict[str, str | None]]:
+        """Boxes that scroll: each can be reached by keys, and has a name of its own."""
+        boxes = [a for _, a in self.elements if "scroll" in (a.get("class") or "").split()]
+        assert all(box["tabindex"] == "0" and box["role"] == "group" for box in boxes)
+        names = [box["aria-label"] for box in boxes]
+        assert all(names)
+        return boxes
+
     def handle_starttag(self, tag, attrs):
         self.elements.append((tag, dict(attrs)))
         if tag not in VOID:

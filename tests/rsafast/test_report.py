@@ -51,6 +51,17 @@ def test_every_figure_has_a_label_and_a_caption(tmp_path):
     assert sum(tag == "figcaption" for tag, _ in page.elements) == len(drawings)
 
 
+def test_whatever_may_be_too_wide_scrolls_in_a_box_with_a_name(tmp_path):
+    text, page = page_of(tmp_path, make_result(), brain=rdms(2, 20, "b"))
+    assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in text
+    assert "Table: all pairs" in [box["aria-label"] for box in page.boxes()]
+    assert all(a.get("scope") in ("row", "col") for tag, a in page.elements if tag == "th")
+    # A drawing of at most 340 pixels fits a phone.
+    widths = [int(re.findall(r"\d+", a["style"])[0]) for _, a in page.elements
+              if a.get("class") == "drawing"]  # fmt: skip
+    assert len(page.boxes()) == 1 + sum(width > 340 for width in widths)
+
+
 def test_figures_follow_the_colours_of_the_page(tmp_path):
     text, _ = page_of(tmp_path, make_result())
     assert "var(--accent)" in text

@@ -25,13 +25,14 @@ from rsafast.plotting import (
     shorten,
     style_axes,
 )
-from rsafast.study.analyses import CONTROL, UNTRAINED
+from rsafast.study.networks import CONTROL, UNTRAINED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
 _INK, _MUTED, _BAND = DEFAULT_PALETTE.ink, DEFAULT_PALETTE.muted, "#e3e8ee"
+_SUBJECT = 0.8  # opacity of a subject's point: a contrast of 3 on the band of the noise ceiling
 WIDTH = 10.4  # inches of the widest figure: what a page of 66 rem holds
 # Of the colours of Okabe and Ito, darkened until each has a contrast of 4.5 with white.
 _STYLES = {
@@ -128,7 +129,7 @@ def draw_alignment(panels: Sequence[dict[str, Any]], method: str) -> Figure:
         _style(ax, panel["title"])
     for ax in axes[::columns]:
         ax.set_ylabel(method_name(method))
-    subject = Line2D([], [], linestyle="", marker="o", markersize=3.5, color=_MUTED, alpha=0.6,
+    subject = Line2D([], [], linestyle="", marker="o", markersize=3.5, color=_MUTED, alpha=_SUBJECT,
                      label="one subject")  # fmt: skip
     ceiling = Line2D([], [], linewidth=8, color=_BAND, label="noise ceiling")
     _legend(figure, panels[0]["conditions"], [subject, ceiling])
@@ -145,7 +146,7 @@ def _draw_conditions(ax: Axes, panel: dict[str, Any], rules: list[str]) -> None:
         points = np.asarray(panel["points"][name], float)
         spread = np.linspace(-0.09, 0.09, len(points)) if len(points) > 1 else np.zeros(1)
         ax.plot(at + spread, points, linestyle="", marker="o", markersize=3.2, color=_MUTED,
-                alpha=0.55, markeredgewidth=0)  # fmt: skip
+                alpha=_SUBJECT, markeredgewidth=0)  # fmt: skip
         own = panel["intervals"][name]
         if np.isfinite(own.low):
             ax.plot([at, at], [own.low, own.high], color=look.colour, linewidth=1.8,
@@ -352,12 +353,12 @@ def draw_map(
     for ax, (layer, own) in zip(axes, networks.items(), strict=True):
         for other in networks.values():
             for point in other.values():
-                ax.plot(*point, marker=".", markersize=4, color="#b3bbc4")
+                ax.plot(*point, marker=".", markersize=4, color="#828c97")
         for name, point in own.items():
             look = look_of(name, conditions)
             face = "none" if look.control else look.colour
             ax.plot(*point, **look.point(markersize=7, markerfacecolor=face))
-        _draw_regions(ax, regions, 0.06 * span)
+        _draw_regions(ax, regions, 0.06 * span, right=middle[0] + 0.3 * span)
         ax.set_xlim(middle[0] - 0.66 * span, middle[0] + 0.66 * span)
         ax.set_ylim(middle[1] - 0.6 * span, middle[1] + 0.6 * span)
         ax.set_aspect("equal")
@@ -370,16 +371,19 @@ def draw_map(
     return figure
 
 
-def _draw_regions(ax: Axes, regions: dict[str, NDArray[np.float64]], gap: float) -> None:
-    """Draw stars, and names that keep a distance from each other."""
+def _draw_regions(
+    ax: Axes, regions: dict[str, NDArray[np.float64]], gap: float, right: float
+) -> None:
+    """Draw stars, and names that keep a distance from each other and, past `right`, are inside."""
     below = -np.inf
     for name, point in sorted(regions.items(), key=lambda item: float(item[1][1])):
         height = max(float(point[1]), below + gap)
         below = height
         ax.plot(*point, marker="*", markersize=11, color=_INK, markeredgecolor="white")
-        ax.plot([point[0], point[0] + 0.8 * gap], [point[1], height], color=_MUTED, linewidth=0.6)
-        ax.annotate(shorten(name, 14), (point[0] + gap, height), va="center", fontsize=9,
-                    color=_INK)  # fmt: skip
+        side = -gap if point[0] > right else gap
+        ax.plot([point[0], point[0] + 0.8 * side], [point[1], height], color=_MUTED, linewidth=0.6)
+        ax.annotate(shorten(name, 14), (point[0] + side, height), va="center", fontsize=9,
+                    ha="right" if side < 0 else "left", color=_INK)  # fmt: skip
 
 
 def draw_learning(
@@ -393,6 +397,10 @@ def draw_learning(
         left.plot(_log_epoch(series.index.to_numpy(float)), 100 * series.to_numpy(float),
                   linewidth=1.4, **look_of(rule, rules).point(markersize=5))  # fmt: skip
     left.set_xticks(_log_epoch(np.array(epochs)), [f"{epoch:g}" for epoch in epochs])
+    if not epochs:
+        left.set_yticks([])
+        left.text(0.5, 0.5, "not known", ha="center", va="center", transform=left.transAxes,
+                  fontsize=9, color=_MUTED)  # fmt: skip
     left.set_xlabel("epoch (log scale from 1)")
     left.set_ylabel("test accuracy, %")
     _style(left, "Accuracy")
@@ -412,3 +420,37 @@ def draw_learning(
     _style(right, "Drift after the last epoch")
     _legend(figure, rules)
     return figure
+
+
+def draw_depth(panels: Sequence[dict[str, Any]], method: str) -> Figure:
+    """Draw alignment by layer, a panel a network and region.
+
+    Each panel: title, layers, estimate, low, high, filled (one a layer), lower and upper (noise
+    ceiling).
+    """
+    columns = min(len(panels), 2)
+    figure, axes = grid(len(panels), columns, WIDTH / 2, 3.4)
+    for ax, panel in zip(axes, panels, strict=True):
+        _draw_layers(ax, panel)
+        _style(ax, panel["title"])
+    for ax in axes[::columns]:
+        ax.set_ylabel(method_name(method))
+    _legend(figure, [], [Line2D([], [], linewidth=8, color=_BAND, label="noise ceiling")])
+    return figure
+
+
+def _draw_layers(ax: Axes, panel: dict[str, Any]) -> None:
+    at, estimate = np.arange(len(panel["layers"])), panel["estimate"]
+    ax.plot(at, estimate, color=DEFAULT_PALETTE.edge, linewidth=0.9)
+    for filled, colour in ((True, DEFAULT_PALETTE.accent), (False, DEFAULT_PALETTE.edge)):
+        own = panel["filled"] == filled
+        ax.vlines(at[own], panel["low"][own], panel["high"][own], color=colour, linewidth=1.6)
+        ax.plot(at[own], estimate[own], linestyle="", marker="o", markersize=5.5, color=colour,
+                markerfacecolor=colour if filled else "white", markeredgewidth=1.3)  # fmt: skip
+    reach = [*estimate, *panel["low"], *panel["high"], panel["lower"], 0.0]
+    low, high = np.nanmin(reach), np.nanmax(reach)
+    margin = 0.08 * (high - low) or 0.1
+    ax.set_ylim(low - margin, high + 2 * margin)
+    _draw_ceiling(ax, panel["lower"], panel["upper"])
+    ax.axhline(0, color=_MUTED, linewidth=0.7, dashes=(3, 3), zorder=0)
+    ax.set_xticks(at, [shorten(layer, 14) for layer in panel["layers"]], rotation=90)

@@ -15,6 +15,7 @@ from rsafast.report.figures import Panel, inline
 
 FORMATS = ("svg", "pdf", "png")
 _DPI = 200
+_LABELS = 20.0  # points left of the first panel, below which there are no labels
 # What would make the same figure another file.
 _DATELESS = {"pdf": {"CreationDate": None}, "png": {"Software": None}}
 
@@ -42,7 +43,26 @@ def panel(
                 else:
                     figure.savefig(temporary, format=ending, dpi=_DPI, facecolor="white",
                                    metadata=_DATELESS[ending])  # fmt: skip
-    return Panel(inline(buffer.getvalue(), alt, name), caption, round(figure.get_figwidth() * 96))
+    svg = _with_labels(inline(buffer.getvalue(), alt, name), name, figure)
+    return Panel(svg, caption, round(figure.get_figwidth() * 96))
+
+
+def _with_labels(svg: str, name: str, figure: Figure) -> str:
+    """Repeat the labels that all panels share, which stay in view where the drawing scrolls."""
+    first, *others = figure.axes
+    same = first.get_shared_y_axes()
+    width, height = 72 * figure.get_size_inches()
+    # A little less, so that the first letter of a panel's title is not cut off.
+    labels = first.get_position().x0 * width - 2
+    if labels < _LABELS or not others or not all(same.joined(first, ax) for ax in others):
+        return svg
+    head, body = svg.rstrip().removesuffix("</svg>").split(">", 1)
+    return (
+        f'{head}><g id="{name}-drawing">{body}</g></svg>'
+        f'<svg class="labels" viewBox="0 0 {labels:.2f} {height:.2f}"'
+        f' style="width: {100 * labels / width:.3f}%" aria-hidden="true">'
+        f'<use href="#{name}-drawing"/></svg>'
+    )
 
 
 def _settings(name: str) -> AbstractContextManager[None]:
