@@ -21,7 +21,8 @@ from rsafast.permutation.api import permutation_test
 from rsafast.rdms import RDMs, align
 from rsafast.study.brains import brain_of
 from rsafast.study.networks import (
-    Images,
+    CONTROL,
+    UNTRAINED,
     is_rdms,
     n_layers,
     n_networks,
@@ -31,12 +32,12 @@ from rsafast.study.networks import (
 from rsafast.study.published import published_table
 from rsafast.study.recipe import Recipe
 from rsafast.study.stage import Cost, Stage
+from rsafast.study.stimuli import Images
 
-UNTRAINED, CONTROL = "untrained", "-control"
 NETWORK = ["rule", "seed", "epoch", "layer"]
 # Seconds on two cores, measured: a relabelling per stimulus and pair of RDMs, a resample per RDM
 # and pair of stimuli.
-_PER_SHUFFLE, _PER_RANKING = 8e-14, 5.5e-10
+PER_SHUFFLE, PER_RANKING = 8e-14, 5.5e-10
 _PARTIAL = 10_000  # relabellings of the partial test at most: each costs a regression
 Analyse = Callable[[Recipe, int, Path, Mapping[str, Path]], None]
 
@@ -67,7 +68,9 @@ def analysis_stages(
             stages += more
             settings = {key: (comparison | inference)[key] for key in options}
             work, needs = _bound(analyse, recipe, size), (*rdms, brain, *more)
-            stages.append(Stage(f"{name} {size}", work, settings, needs, cost=costs[name]))
+            stages.append(
+                Stage(f"{name} {size}", work, settings, needs, version=2, cost=costs[name])
+            )
     return stages
 
 
@@ -78,10 +81,10 @@ def _costs(recipe: Recipe, n: int) -> dict[str, Cost]:
     rules = len(recipe.networks.rules)
     models = rules * n_networks(recipe) * n_layers(recipe)
     compared = rules * (rules + 3) / 2 * len(recipe.comparison.pairs)
-    ranked = _PER_RANKING * pairs * inference.resamples
+    ranked = PER_RANKING * pairs * inference.resamples
     seconds = {
         "alignment": 1e-8 * pairs * models,
-        "permutation": _PER_SHUFFLE * n * rules * last * 6 * inference.permutations,
+        "permutation": PER_SHUFFLE * n * rules * last * 6 * inference.permutations,
         "trajectory": ranked * (models + brains),
         "differences": ranked * compared * (2 * len(recipe.networks.seeds) + brains),
         "partial": 1e-10 * pairs * _PARTIAL * rules * 2 * n_layers(recipe),
@@ -112,7 +115,8 @@ def _network_columns(models: RDMs) -> pd.DataFrame:
     return pd.DataFrame({name: models.descriptors[name] for name in NETWORK})
 
 
-def _write(table: pd.DataFrame, path: Path) -> None:
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a table of the study."""
     # Enough digits to come back bit for bit, and the same text for the same numbers.
     table.to_csv(path, index=False, float_format="%.17g", lineterminator="\n")
 
@@ -126,10 +130,10 @@ def _alignment(recipe: Recipe, size: int, folder: Path, needs: Mapping[str, Path
     for name in ("region", "subject"):
         repeated[name] = np.tile(brain.descriptors[name], models.n_rdms)
     repeated["similarity"] = scores.ravel()
-    _write(repeated, folder / "alignment.csv")
+    write_table(repeated, folder / "alignment.csv")
 
 
-def _mean_brain(brain: RDMs) -> RDMs:
+def mean_brain(brain: RDMs) -> RDMs:
     """One RDM a region, the mean over subjects."""
     regions = dict.fromkeys(brain.descriptors["region"].tolist())
     return RDMs.concat([brain[{"region": region}].mean(region) for region in regions])
@@ -138,7 +142,7 @@ def _mean_brain(brain: RDMs) -> RDMs:
 def _permutation(recipe: Recipe, size: int, folder: Path, needs: Mapping[str, Path]) -> None:
     """Every network after training against the mean RDM of every region, max-T over all."""
     models, brain, mask = _sides(needs, size)
-    last, means = _last(models), _mean_brain(brain)
+    last, means = _last(models), mean_brain(brain)
     result = permutation_test(
         last, means, method=recipe.comparison.method, mask=mask,
         n_permutations=recipe.inference.permutations, seed=recipe.inference.seed,
@@ -147,7 +151,7 @@ def _permutation(recipe: Recipe, size: int, folder: Path, needs: Mapping[str, Pa
     network = _network_columns(last)
     table = network.loc[network.index.repeat(means.n_rdms)].reset_index(drop=True)
     of_pair = result.to_dataframe().drop(columns="model").rename(columns={"brain": "region"})
-    _write(pd.concat([table, of_pair], axis=1), folder / "permutation.csv")
+    write_table(pd.concat([table, of_pair], axis=1), folder / "permutation.csv")
 
 
 def _trajectory(recipe: Recipe, size: int, folder: Path, needs: Mapping[str, Path]) -> None:
@@ -166,7 +170,7 @@ def _trajectory(recipe: Recipe, size: int, folder: Path, needs: Mapping[str, Pat
         ("trajectory", curves.estimates()), ("change", curves.change()),
         ("rules", curves.compare_rules()), ("onset", curves.onset()),
     ):  # fmt: skip
-        _write(table.to_dataframe(), folder / f"{name}.csv")
+        write_table(table.to_dataframe(), folder / f"{name}.csv")
 
 
 def _differences(recipe: Recipe, size: int, folder: Path, needs: Mapping[str, Path]) -> None:
@@ -197,7 +201,7 @@ def _differences(recipe: Recipe, size: int, folder: Path, needs: Mapping[str, Pa
     for _, rows in table.groupby("rung").groups.items():
         p = table.loc[rows, "p_value"].to_numpy(float)
         table.loc[rows, "p_adjusted"] = adjust_p(p, inference.adjust, nan="omit")
-    _write(table.assign(adjusted_by=inference.adjust), folder / "differences.csv")
+    write_table(table.assign(adjusted_by=inference.adjust), folder / "differences.csv")
 
 
 def _compared(rules: Mapping[str, None]) -> list[tuple[str, str]]:
@@ -230,7 +234,7 @@ def _partial(recipe: Recipe, size: int, folder: Path, needs: Mapping[str, Path])
     Networks of a rule and subjects of a region are averaged before: RDMs of the mean network.
     """
     models, brain, mask = _sides(needs, size)
-    last, means = _last(models), _mean_brain(brain)
+    last, means = _last(models), mean_brain(brain)
     pixels = RDMs.load(needs[f"pixels {size}"] / "models.h5")
     groups = dict.fromkeys(zip(*(last.descriptors[n].tolist() for n in ("rule", "layer")),
                                strict=True))  # fmt: skip
@@ -247,7 +251,7 @@ def _partial(recipe: Recipe, size: int, folder: Path, needs: Mapping[str, Path])
     table.insert(0, "layer", names[:, 1])
     table.insert(0, "rule", names[:, 0])
     table["similarity"] = compare(averaged, means, **options).ravel()
-    _write(table.drop(columns="model"), folder / "partial.csv")
+    write_table(table.drop(columns="model"), folder / "partial.csv")
 
 
 def _published(recipe: Recipe, size: int, folder: Path, needs: Mapping[str, Path]) -> None:
@@ -257,7 +261,7 @@ def _published(recipe: Recipe, size: int, folder: Path, needs: Mapping[str, Path
     table = published_table(
         models, brain, recipe.comparison.pairs, compared, recipe.inference.seed
     )
-    _write(table, folder / "published.csv")
+    write_table(table, folder / "published.csv")
 
 
 def _ceiling_stage(recipe: Recipe, brain: Stage) -> Stage:
@@ -271,7 +275,7 @@ def _ceiling_stage(recipe: Recipe, brain: Stage) -> Stage:
             ).to_dataframe()
             for definition in ("rank-average", "leave-one-out")
         ]  # fmt: skip
-        _write(pd.concat(tables, ignore_index=True), folder / "ceilings.csv")
+        write_table(pd.concat(tables, ignore_index=True), folder / "ceilings.csv")
 
     return Stage("ceilings", work, {"method": method}, (brain,))
 
@@ -282,4 +286,5 @@ def _drift(folder: Path, needs: Mapping[str, Path]) -> None:
 
     table = pd.concat([metrics_table(run) for run in needs.values()], ignore_index=True)
     # How long it took differs from run to run, and tables are to be the same.
-    _write(table.drop(columns=["seconds", "cpu_seconds"], errors="ignore"), folder / "drift.csv")
+    table = table.drop(columns=["seconds", "cpu_seconds"], errors="ignore")
+    write_table(table, folder / "drift.csv")

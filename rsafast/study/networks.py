@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -17,30 +17,24 @@ from rsafast.features import compute_rdms
 from rsafast.io.readers import read_descriptors, read_features
 from rsafast.progress import track
 from rsafast.rdms import RDMs
-from rsafast.study.embedded import digit_images
+from rsafast.study.imported import import_stage
 from rsafast.study.recipe import Networks, Recipe
-from rsafast.study.stage import Cost, Stage, file_hash, located
+from rsafast.study.stage import Cost, Stage, located
+from rsafast.study.stimuli import Images, read_images
 
 if TYPE_CHECKING:
     from rsafast_training.config import TrainConfig
     from rsafast_training.loop import Progress
-    from rsafast_training.stimuli import Stimuli
 
+UNTRAINED, CONTROL = "untrained", "-control"
 # Seconds on two cores of a 2021 server, measured: a training image of 32 pixels by rule; a pixel
 # through a network; a pair of stimuli of one RDM.
 _PER_IMAGE = {"untrained": 0.0, "bp": 1.2e-3, "fa": 1.2e-3, "pc": 3.3e-3, "stdp": 1.5e-3}
 _PER_PIXEL = 4e-7
-_PER_PAIR = 3e-8
+PER_PAIR = 3e-8
 _EMBEDDED = (1500, 8)  # training digits, and their side in pixels
 _USUAL = (8000, 32)
 _USUAL_LAYERS = 5
-
-
-class Images(NamedTuple):
-    """What identifies the images of a study and their order, and how many there are."""
-
-    hash: str
-    number: int
 
 
 def network_stages(recipe: Recipe, base: Path, images: Images, quiet: bool) -> list[Stage]:
@@ -49,7 +43,10 @@ def network_stages(recipe: Recipe, base: Path, images: Images, quiet: bool) -> l
     stages: list[Stage] = []
     data = _training_data(recipe, base)
     for rule in recipe.networks.rules:
-        trained = _train_stage(recipe, rule, data, quiet)
+        if data is None:
+            trained = import_stage(recipe, rule, base, quiet)
+        else:
+            trained = _train_stage(recipe, rule, data, quiet)
         seen = _features_stage(recipe, rule, base, images, trained, quiet)
         rdms = [_rdms_stage(recipe, rule, size, seen, images) for size in recipe.stimuli.sizes]
         stages += [trained, seen, *rdms]
@@ -62,13 +59,12 @@ def pixels_stage(recipe: Recipe, base: Path, images: Images, size: int) -> Stage
     def work(folder: Path, needs: Mapping[str, Path]) -> None:
         from rsafast_training.stimuli import Preprocess
 
-        stimuli = read_images(recipe, base, folder)
+        stimuli = read_images(recipe, base, folder, needs)
         (pixels,) = stimuli.pixels([Preprocess(size)])
         flat = np.asarray(pixels, np.float32).reshape(len(stimuli), -1)
         compute_rdms({"pixels": flat}, labels=list(stimuli.labels)).save(folder / "models.h5")
 
-    settings = {"size": size, "images": images.hash}
-    return Stage(f"pixels {size}", work, settings)
+    return Stage(f"pixels {size}", work, {"size": size}, (images.stage,))
 
 
 def train_with_bar(
@@ -109,11 +105,16 @@ def _check_layers(recipe: Recipe) -> None:
         )
 
 
-def _training_data(recipe: Recipe, base: Path) -> tuple[str, str]:
-    """The training data as `TrainConfig` takes them, and what identifies their content."""
+def _training_data(recipe: Recipe, base: Path) -> tuple[str, str] | None:
+    """The training data as `TrainConfig` takes them, and what identifies their content.
+
+    None where networks were trained elsewhere.
+    """
     from rsafast_training.data.dataset import data_fingerprint
 
     asked = recipe.networks
+    if asked.weights is not None:
+        return None
     kind, colon, path = asked.data.partition(":")
     data = f"{kind}:{located(base, path)}" if colon else asked.data
     return data, data_fingerprint(data, asked.image_size)
@@ -166,7 +167,7 @@ def _features_stage(
         from rsafast_training.features import Checkpointed, features_of_checkpoints
         from rsafast_training.stimuli import Preprocess
 
-        stimuli = read_images(recipe, base, folder)
+        stimuli = read_images(recipe, base, folder, needs)
         found = find_checkpoints(needs[trained.name], controls=recipe.networks.controls)
         steps = [Preprocess(size) for size in asked.sizes]
         total = len(found) * len(steps) * len(stimuli)
@@ -177,13 +178,13 @@ def _features_stage(
             )  # fmt: skip
 
     settings = {
-        "images": images.hash, "sizes": asked.sizes, "layers": asked.layers,
-        "pooling": asked.pooling, "controls": recipe.networks.controls,
+        "sizes": asked.sizes, "layers": asked.layers, "pooling": asked.pooling,
+        "controls": recipe.networks.controls,
     }  # fmt: skip
     networks, stimuli = n_networks(recipe), images.number
     pixels = sum(size**2 for size in asked.sizes)
     return Stage(
-        f"features {rule}", work, settings, (trained,),
+        f"features {rule}", work, settings, (trained, images.stage),
         cost=Cost(_PER_PIXEL * stimuli * networks * pixels + 2, 1e9, 4e3 * stimuli * networks),
     )  # fmt: skip
 
@@ -199,13 +200,21 @@ def _rdms_stage(recipe: Recipe, rule: str, size: int, seen: Stage, images: Image
                   if own == size}  # fmt: skip
         described = read_descriptors(file, wanted)
         rdms = compute_rdms(wanted, metric, labels=None if labels is None else list(labels))
-        rdms.with_descriptors(described).save(folder / "models.h5")
+        rdms.with_descriptors(described | {"rule": _conditions(described)}).save(
+            folder / "models.h5"
+        )
 
     values = n_networks(recipe) * n_layers(recipe) * images.number**2 / 2
     return Stage(
-        f"rdms {rule} {size}", work, {"metric": metric, "size": size}, (seen,),
-        cost=Cost(_PER_PAIR * values + 1, 24 * values, 8 * values),
+        f"rdms {rule} {size}", work, {"metric": metric, "size": size}, (seen,), version=2,
+        cost=Cost(PER_PAIR * values + 1, 24 * values, 8 * values),
     )  # fmt: skip
+
+
+def _conditions(described: Mapping[str, Any]) -> list[str]:
+    """Names of the conditions of a study, whatever their runs are called: bp, bp-control."""
+    pairs = zip(described["learning_rule"], described["variant"], strict=True)
+    return [rule if variant == "trained" else f"{rule}-{variant}" for rule, variant in pairs]
 
 
 def n_networks(recipe: Recipe) -> int:
@@ -220,35 +229,32 @@ def n_layers(recipe: Recipe) -> int:
     return len(recipe.stimuli.layers) if recipe.stimuli.layers else _USUAL_LAYERS
 
 
-def read_images(recipe: Recipe, base: Path, folder: Path) -> Stimuli:
-    """The images, the embedded ones by way of a file in the stage's folder."""
-    from rsafast_training.stimuli import read_stimuli
-
-    asked = recipe.stimuli
-    if asked.images != "digits":
-        order = None if asked.order is None else located(base, asked.order)
-        return read_stimuli(located(base, asked.images), order=order, key=asked.key)
-    pixels, labels = digit_images()
-    np.savez(folder / "digits.npz", images=pixels, labels=np.array(labels))
-    return read_stimuli(folder / "digits.npz")
-
-
-def find_images(recipe: Recipe, base: Path) -> Images:
-    """Count and identify the images of a study; none is decoded."""
-    asked = recipe.stimuli
-    if asked.images == "digits":
-        return Images("digits", len(digit_images()[1]))
-    files = [asked.images, *([asked.order] if asked.order else [])]
-    content = "/".join([*(file_hash(located(base, file)) for file in files), asked.key or ""])
-    return Images(content, len(read_images(recipe, base, Path())))
-
-
 def is_rdms(stage: str, size: int) -> bool:
     """Whether the stage called so makes RDMs of networks at a resolution."""
     return stage.startswith("rdms ") and stage.endswith(f" {size}")
 
 
 def rdms_of(needs: Mapping[str, Path], size: int) -> RDMs:
-    """RDMs of all networks at one resolution, from the stages that made them."""
+    """RDMs of all networks at one resolution, from the stages that made them, with all controls."""
     files = [path / "models.h5" for name, path in needs.items() if is_rdms(name, size)]
-    return RDMs.concat([RDMs.load(file) for file in files])
+    return _with_controls(RDMs.concat([RDMs.load(file) for file in files]))
+
+
+def _with_controls(models: RDMs) -> RDMs:
+    """Networks, with controls also of rules that have no batch-norm statistics to share.
+
+    Where others have controls, theirs is at every checkpoint the network before training.
+    """
+    rule, epoch = models.descriptors["rule"], models.descriptors["epoch"]
+    rules = list(dict.fromkeys(rule.tolist()))
+    without = [r for r in rules if r != UNTRAINED and f"{r}{CONTROL}" not in rules
+               and not r.endswith(CONTROL) and 0 in epoch[rule == r]]  # fmt: skip
+    if not any(r.endswith(CONTROL) for r in rules):
+        return models
+    controls = []
+    for name in without:
+        before = models[{"rule": name, "epoch": 0}]
+        for at in np.unique(epoch[rule == name]).tolist():
+            said = {"rule": [f"{name}{CONTROL}"] * before.n_rdms, "epoch": [at] * before.n_rdms}
+            controls.append(before.with_descriptors(said))
+    return RDMs.concat([models, *controls]) if controls else models

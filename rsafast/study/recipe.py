@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,6 +18,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -29,6 +31,7 @@ from rsafast.features import Metric
 Names = tuple[str, ...]
 Factor = Literal["stimuli", "subjects", "seeds"]
 RECIPES = resources.files("rsafast.study") / "recipes"
+OTHERS = ("efficientnet-lite0", "resnet50")  # NETWORKS of rsafast_training.published, without torch
 
 
 class _Section(BaseModel):
@@ -38,21 +41,33 @@ class _Section(BaseModel):
 
 
 class Networks(_Section):
-    """``[networks]``: what is trained, on what.
+    """``[networks]``: what is trained, on what, or read where it was trained elsewhere.
 
     Attributes
     ----------
-    rules : untrained, bp, fa, pc or stdp.
+    rules : untrained, bp, fa, pc or stdp; any names with `weights`.
+    weights : names of torch files with the fields {rule}, {seed} and {epoch}: their networks are
+        read, and nothing is trained. The checkpoints are all of the files', and the untrained
+        networks those of epoch 0. See `rsafast_training.import_run`.
+    mean, std : by which the images of `weights` were normalised; ImageNet's by default.
+    control_images : images as `rsafast_training.read_stimuli` takes them, from which the untrained
+        networks of `weights` get batch-norm statistics; without, there are no controls.
     data : digits, cifar10:PATH, npz:PATH or folder:PATH.
     seeds : one network a seed and rule.
     epochs, checkpoints : passes over the training images, and those whose networks are kept.
     model, profile, n_train, batch_size, image_size, subset : see `rsafast_training.TrainConfig`.
     settings : of a rule, by its name: ``[networks.settings.bp]``.
-    controls : also compare, at every checkpoint, the untrained network with the batch-norm
-        statistics of the trained one ("bp-control").
+    controls : also compare, at every checkpoint, the untrained network with batch-norm
+        statistics of the same images as the trained one's ("bp-control").
+    others : networks that nobody here trained, each with the file of its weights, "" where its
+        package has them: {"efficientnet-lite0": ""}. They are described beside the others.
     """
 
     rules: Names = Field(min_length=1)
+    weights: str | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    control_images: str | None = None
     data: str = "digits"
     seeds: tuple[int, ...] = Field(default=(0, 1, 2, 3, 4), min_length=1)
     epochs: int = Field(default=40, ge=1)
@@ -65,6 +80,57 @@ class Networks(_Section):
     subset: Literal["per-seed", "shared"] = "per-seed"
     settings: dict[str, dict[str, str | bool | int | float]] = {}
     controls: bool = True
+    others: dict[str, str] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _elsewhere(cls, content: Any) -> Any:
+        """Fill what follows from files of weights: the last epoch, and whether there are controls.
+
+        Only where they say which: the training images are not here to take statistics from.
+        """
+        if not isinstance(content, dict) or content.get("weights") is None:
+            return content
+        follows: dict[str, Any] = {"controls": content.get("control_images") is not None}
+        kept = content.get("checkpoints")
+        if isinstance(kept, list) and kept and all(isinstance(epoch, int) for epoch in kept):
+            follows["epochs"] = max(kept)
+        return follows | content
+
+    @field_validator("weights")
+    @classmethod
+    def _pattern(cls, weights: str | None) -> str | None:
+        try:
+            (weights or "").format(rule="", seed=0, epoch=0)
+        except (KeyError, IndexError, ValueError, AttributeError):
+            raise ValueError(
+                "a path with the fields {rule}, {seed} and {epoch}, as in"
+                " seed-{seed}/epoch-{epoch:03d}.pth"
+            ) from None
+        return weights
+
+    @field_validator("mean", "std", "control_images")
+    @classmethod
+    def _of_weights(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is not None and info.data.get("weights") is None:
+            raise ValueError("is of networks that were trained elsewhere: it needs weights")
+        return value
+
+    @field_validator("data", "profile", "n_train", "batch_size", "subset", "settings")
+    @classmethod
+    def _of_training(cls, value: Any, info: ValidationInfo) -> Any:
+        default = cls.model_fields[str(info.field_name)].default
+        if info.data.get("weights") is not None and value != default:
+            raise ValueError("says how to train, and weights are of trained networks: leave it out")
+        return value
+
+    @field_validator("others")
+    @classmethod
+    def _published(cls, others: dict[str, str]) -> dict[str, str]:
+        unknown = sorted(set(others) - set(OTHERS))
+        if unknown:
+            raise ValueError(f"{unknown[0]!r} is none of the networks {', '.join(OTHERS)}")
+        return others
 
     @model_validator(mode="after")
     def _consistent(self) -> Networks:
@@ -73,7 +139,23 @@ class Networks(_Section):
             raise ValueError(f"settings for {stray[0]!r}, which is none of the rules")
         if self.controls and 0 not in self.checkpoints:
             raise ValueError("controls need the networks before training: add 0 to checkpoints")
+        if self.weights is not None:
+            self._check_weights()
         return self
+
+    def _check_weights(self) -> None:
+        """Check what networks that were trained elsewhere need."""
+        last = max(self.checkpoints, default=None)
+        if last != self.epochs:
+            raise ValueError(
+                f"weights are of the checkpoints, of which the last is {last}; epochs is"
+                f" {self.epochs}: leave it out"
+            )
+        if self.controls and self.control_images is None:
+            raise ValueError("controls of networks trained elsewhere need control_images")
+        trained = [rule for rule in self.rules if rule != "untrained"]
+        if not trained or (len(trained) > 1 and "{rule" not in str(self.weights)):
+            raise ValueError("weights need a rule that was trained, and {rule} where several were")
 
 
 class StimulusSet(_Section):
@@ -82,7 +164,9 @@ class StimulusSet(_Section):
     Attributes
     ----------
     images : a path as `rsafast_training.read_stimuli` takes it, or "digits": 100 that are embedded.
-    order, key : as for `read_stimuli`.
+    order : a text file of labels, one a line; by default the labels of the brain's stimuli say
+        which images are used and in what order, and all are used where it has none.
+    key : as for `read_stimuli`.
     sizes : sides in pixels of what the networks see, each analysed by itself.
     layers : by default all.
     pooling : "mean" averages maps over space, "none" keeps them.
@@ -96,19 +180,28 @@ class StimulusSet(_Section):
     pooling: Literal["mean", "none"] = "mean"
 
 
-class _Measured(_Section):
-    """A brain side that was measured.
+class Measured(_Section):
+    """A brain side of measured responses.
 
     Attributes
     ----------
     path : of the data set.
-    regions : names, or name to what it unites, as the reader takes them.
     subjects : by default all that are there.
     """
 
     path: str
+    subjects: Names | None = Field(default=None, min_length=1)
+
+
+class _MeasuredRegions(Measured):
+    """Responses of places in the brain.
+
+    Attributes
+    ----------
+    regions : names, or name to what it unites, as the reader takes them.
+    """
+
     regions: Names | dict[str, Names] = Field(min_length=1)
-    subjects: Names | None = None
 
 
 class SimulatedBrain(_Section):
@@ -139,16 +232,22 @@ class RdmFolder(_Section):
     order: str | None = None
 
 
-class ThingsFmri(_Measured):
-    """``source = "things-fmri"``: see `rsafast.datasets.read_things_fmri`."""
+class ThingsFmri(_MeasuredRegions):
+    """``source = "things-fmri"``: see `rsafast.datasets.read_things_fmri`.
+
+    Attributes
+    ----------
+    stimuli : of the training images, the "first" of every concept, or "all".
+    trials, z_score : as the reader takes them.
+    """
 
     source: Literal["things-fmri"]
-    stimuli: Literal["first"] | None = "first"
+    stimuli: Literal["first", "all"] = "first"
     trials: Literal["train", "test"] = "train"
     z_score: Literal["session", "run", "all", "none"] = "session"
 
 
-class Nsd(_Measured):
+class Nsd(_MeasuredRegions):
     """``source = "nsd"``: see `rsafast.datasets.read_nsd`."""
 
     source: Literal["nsd"]
@@ -158,8 +257,53 @@ class Nsd(_Measured):
     min_repeats: int = 1
 
 
+class ThingsEeg(Measured):
+    """``source = "things-eeg"``: see `rsafast.datasets.read_things_eeg`.
+
+    A window of time takes the place of a region: it has one RDM a subject.
+
+    Attributes
+    ----------
+    times : name of a window to its first and last second from stimulus onset, both included:
+        ``{ "100 ms" = [0.08, 0.12] }``.
+    window_as : as for `rf.rdm_movie`: "mean" averages the samples of a window, one value a channel;
+        "concatenate" takes every sample as further channels, which keeps what changes inside it.
+    part, channels : as the reader takes them.
+    """
+
+    source: Literal["things-eeg"]
+    times: dict[str, tuple[float, float]] = Field(min_length=1)
+    window_as: Literal["mean", "concatenate"] = "mean"
+    part: Literal["test", "training"] = "test"
+    channels: str | Names | None = None
+
+    @field_validator("times")
+    @classmethod
+    def _in_order(cls, times: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+        for name, (first, last) in times.items():
+            if not first <= last:
+                raise ValueError(f"window {name!r} ends at {last} s, before it begins at {first} s")
+        return times
+
+
+class Algonauts2023(_MeasuredRegions):
+    """``source = "algonauts-2023"``: see `rsafast.datasets.read_algonauts_2023`.
+
+    Attributes
+    ----------
+    split : as the reader takes it.
+    stimuli : "all" images of a subject, or those "shared" by all subjects of the study: subjects
+        saw different images, so several need "shared".
+    """
+
+    source: Literal["algonauts-2023"]
+    split: Literal["training", "test"] = "training"
+    stimuli: Literal["all", "shared"] = "all"
+
+
 Brain = Annotated[
-    SimulatedBrain | RdmFiles | RdmFolder | ThingsFmri | Nsd, Field(discriminator="source")
+    SimulatedBrain | RdmFiles | RdmFolder | ThingsFmri | Nsd | ThingsEeg | Algonauts2023,
+    Field(discriminator="source"),
 ]
 
 
@@ -220,6 +364,8 @@ class Recipe(_Section):
     name : of the study and of its folder.
     title : one line for the report.
     networks, stimuli, brain, comparison, inference : the sections of the file.
+    published : the same study as it was published, where the file has ``[published...]`` tables,
+        which say what differs: ``[published.networks]`` and so on.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -229,6 +375,18 @@ class Recipe(_Section):
     brain: Brain
     comparison: Comparison
     inference: Inference = Inference()
+    published: Recipe | None = Field(default=None, exclude=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_published(cls, content: Any) -> Any:
+        """Fill the tables of ``[published]`` with what they do not change."""
+        if not isinstance(content, dict) or not isinstance(content.get("published"), dict):
+            return content
+        own = {key: value for key, value in content.items() if key != "published"}
+        title = content.get("title") or content.get("name")
+        practices = {"title": f"{title}, as published", "inference": {"published": True}}
+        return own | {"published": merged(merged(own, practices), content["published"])}
 
     @model_validator(mode="after")
     def _fits(self) -> Recipe:
@@ -238,6 +396,10 @@ class Recipe(_Section):
         if self.comparison.mask == "cross-run" and not isinstance(self.brain, ThingsFmri | Nsd):
             raise ValueError(
                 f"a cross-run mask needs runs, which source {self.brain.source!r} does not tell"
+            )
+        if "seeds" in self.inference.resample and len(self.networks.seeds) < 2:
+            raise ValueError(
+                'one seed cannot be resampled: add seeds, or set inference.resample = ["stimuli"]'
             )
         layers = self.stimuli.layers
         unknown = sorted(set(self.comparison.pairs.values()) - set(layers or ()))
@@ -261,19 +423,34 @@ def read_recipe(path: PathInput) -> tuple[Recipe, Path]:
         No such file or recipe; a file that is no TOML or does not describe a study, with the line.
     """
     place = Path(path).expanduser()
+    base = place.resolve().parent if place.suffix == ".toml" else Path()
+    return parse_recipe(recipe_text(path), str(path)), base
+
+
+def recipe_text(path: PathInput) -> str:
+    """Text of the file that `read_recipe` reads."""
+    place = Path(path).expanduser()
     if place.suffix == ".toml":
         try:
-            text = place.read_text(encoding="utf-8")
+            return place.read_text(encoding="utf-8")
         except OSError as error:
             raise InvalidInputError(f"{path}: cannot be read ({error.strerror})") from None
-        return parse_recipe(text, str(path)), place.resolve().parent
     known = sorted(item.name.removesuffix(".toml") for item in RECIPES.iterdir()
                    if item.name.endswith(".toml"))  # fmt: skip
     if str(path) not in known:
         raise InvalidInputError(
             f"{path}: no such recipe; give a .toml file or one of {', '.join(known)}"
         )
-    return parse_recipe((RECIPES / f"{path}.toml").read_text(encoding="utf-8"), str(path)), Path()
+    return (RECIPES / f"{path}.toml").read_text(encoding="utf-8")
+
+
+def merged(content: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables with some keys changed, tables within them likewise."""
+    out = dict(content)
+    for key, value in changes.items():
+        both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
+        out[key] = merged(out[key], value) if both else value
+    return out
 
 
 def parse_recipe(text: str, where: str) -> Recipe:
@@ -285,24 +462,28 @@ def parse_recipe(text: str, where: str) -> Recipe:
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
-        said = [_said(problem, text) for problem in error.errors()]
+        said = list(dict.fromkeys(_said(problem, text) for problem in error.errors()))
         more = f"; and {len(said) - 3} more" if len(said) > 3 else ""
         raise InvalidInputError(f"{where}: {'; '.join(said[:3])}{more}") from None
 
 
 def _said(problem: Any, text: str) -> str:
     """One problem in words, with the line of the key it is about or of the table around it."""
-    place = list(problem["loc"])
-    if place[:1] == ["brain"]:
-        del place[1:2]  # the kind of source, which pydantic adds
-    keys = tuple(str(part) for part in place if not isinstance(part, int))
+    keys = [part for part in problem["loc"] if not isinstance(part, int)]
+    published = keys[:1] == ["published"]
+    own = keys[1:] if published else keys
+    if own[:1] == ["brain"]:
+        del own[1:2]  # the kind of source, which pydantic adds
+    line, _ = _line(text, tuple(own))
+    if published and (there := _line(text, ("published", *own)))[1] > len(own):
+        line = there[0]  # else it stands in the tables of the study itself
     message = problem["msg"].removeprefix("Value error, ")
-    name = ".".join(keys) or "the study"
-    return f"line {_line(text, keys)}: {name}: {message[0].lower()}{message[1:]}"
+    name = ".".join(own) or "the study"
+    return f"line {line}: {name}: {message[0].lower()}{message[1:]}"
 
 
-def _line(text: str, keys: tuple[str, ...]) -> int:
-    """Line, from 1, of the deepest of `keys` that the file holds."""
+def _line(text: str, keys: tuple[str, ...]) -> tuple[int, int]:
+    """Line, from 1, of the deepest of `keys` that the file holds, and how deep that is."""
     best, deepest = 1, 0
     table: tuple[str, ...] = ()
     for number, line in enumerate(text.splitlines(), 1):
@@ -317,4 +498,4 @@ def _line(text: str, keys: tuple[str, ...]) -> int:
             continue
         if here == keys[: len(here)] and len(here) > deepest:
             best, deepest = number, len(here)
-    return best
+    return best, deepest

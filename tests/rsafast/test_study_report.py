@@ -2,6 +2,7 @@ import json
 import re
 import shutil
 from copy import copy
+from functools import partial
 from itertools import combinations, pairwise
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from rsafast.study.report.drawing import draw_rows, look_of
 from rsafast.study.report.figures import panel
 from rsafast.study.report.methods import paragraphs, recipe_text
 from rsafast.study.report.page import map_of, render
+from rsafast.study.report.parts import Row, Table
 from rsafast.study.report.tables import Study
 from rsafast.study.report.words import number, p_text
 
@@ -54,6 +56,7 @@ pairs = {{ "null" = "conv1", "V1 <&> $x$" = "fc1" }}
 [inference]
 permutations = 200
 resamples = 200
+resample = {["stimuli", "seeds"][: len(seeds)]}
 partial = {str(partial).lower()}
 {more}""",
         "made-up.toml",
@@ -100,9 +103,12 @@ class Made:
         return Study.read(self.recipe, self.root, self.folders)
 
     def _done(self, name: str, folder: Path) -> None:
-        norm = "none" if name == "train stdp" else "loader"
+        config = {
+            "rule": name.removeprefix("train "), "settings": {}, "profile": "corrected",
+            "batch_norm": "none" if name == "train stdp" else "loader",
+        }  # fmt: skip
         done = {
-            "stage": name, "settings": {"config": {"batch_norm": norm}}, "seconds": 1.25,
+            "stage": name, "settings": {"config": config}, "seconds": 1.25,
             "provenance": {"rsafast": "9.8.7", "numpy": "2.0", "time": "2026-01-01T00:00:00"},
         }  # fmt: skip
         (folder / "done.json").write_text(json.dumps(done))
@@ -240,7 +246,7 @@ def whole(tmp_path_factory):
 def page_of(made: Made) -> str:
     """The page with empty figures, which take no time."""
     return render(made.read(), lambda name, alt, caption, make: Panel(
-        inline("<svg viewBox='0 0 1 1'></svg>", alt, name), caption, 100))  # fmt: skip
+        inline("<svg viewBox='0 0 1 1'></svg>", alt, name), caption, 998))  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -302,6 +308,48 @@ def test_tables_have_captions_and_scopes(whole):
     _, text, page = whole
     assert text.count("<caption>") == sum(tag == "table" for tag, _ in page.elements)
     assert all(a.get("scope") in ("row", "col") for tag, a in page.elements if tag == "th")
+
+
+def test_whatever_may_be_too_wide_scrolls_in_a_box_with_a_name(whole):
+    _, text, page = whole
+    assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in text
+    names = [box["aria-label"] for box in page.boxes()]
+    assert len(names) == len(set(names))
+    tables = sum(a.get("class") == "pairs" for tag, a in page.elements if tag == "table")
+    assert len(names) == 17 + tables + 1  # figures, tables, and the recipe
+
+
+def test_links_to_sections_come_before_what_was_found(whole):
+    _, text, _ = whole
+    assert text.index("</h1>") < text.index("<nav") < text.index('<h2 id="found"')
+
+
+def test_columns_are_names_of_which_one_is_the_key_or_numbers_or_sentences():
+    rows = [Row([region, rule, seed], [(1.0, "1"), (None, "−0.0012 to 0.0034"), (None, said)])
+            for region in ("V1", "V2") for rule in ("a", "b", "c") for seed in "01"
+            for said in ("short", "what the test takes as given and no more")]  # fmt: skip
+    for heads, kinds in (
+        (["Region", "Condition", "Seed"], ["name", "key", "name"]),
+        (["Region", "A", "B"], ["key", "name", "name"]),
+    ):
+        table = Table("", [*heads, "Estimate", "Interval", "Speaks for"], rows)
+        assert table.kinds == [*kinds, "number", "number", "said"]
+
+
+def test_labels_that_panels_share_are_there_twice_but_read_once(tmp_path):
+    row = {"estimate": 0.1, "low": 0.0, "high": 0.2, "filled": True}
+    one = {"title": "V1", "rows": [row, row]}
+    for panels, times in (([one], 1), ([one, one], 2)):
+        draw = partial(draw_rows, ["bp − bp-control", "bp − untrained"], panels, "difference")
+        page = Page(panel(draw, "forest", "alt", "", tmp_path, ()).svg)
+        drawings = [a for tag, a in page.elements if tag == "svg"]
+        assert len(drawings) == times
+        assert [a.get("aria-label") for a in drawings] == ["alt", None][:times]
+        assert all(a["aria-hidden"] == "true" for a in drawings[1:])
+        targets = [a["href"][1:] for tag, a in page.elements
+                   if tag == "use" and a["href"].endswith("-drawing")]  # fmt: skip
+        assert targets == [a["id"] for tag, a in page.elements
+                           if tag == "g" and a.get("id") == "forest-drawing"]  # fmt: skip
 
 
 def test_names_are_escaped_and_no_formula(whole):

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pandas as pd
 
-from rsafast.study.analyses import CONTROL, UNTRAINED
+from rsafast.study.networks import CONTROL, UNTRAINED
 from rsafast.study.recipe import Nsd, RdmFiles, RdmFolder, SimulatedBrain, ThingsFmri
 from rsafast.study.report.findings import against_untrained
+from rsafast.study.report.practices import evaluation, evidence, faithful
 from rsafast.study.report.tables import Study
-from rsafast.study.report.words import counted, listed, number, p_text, pixels
+from rsafast.study.report.words import counted, listed, number, p_text, pixels, seen_as
 
 _HARDLY = 0.01  # weight drift below which a layer has hardly learned
 _EXACT = {
@@ -26,7 +27,8 @@ def cautions(study: Study) -> list[tuple[str, str]]:
     """Return (heading, text) of all that applies to this study."""
     checks: tuple[Callable[[Study], Iterator[tuple[str, str]]], ...] = (
         _simulated, _few_seeds, _floors, _narrow_tests, _uncorrected, _controls, _regimes,
-        _layers, _drift, _trained_on, _presentations, _same_run, _ceilings, _resampling, _sizes,
+        _layers, _drift, faithful, evaluation, evidence, _trained_on, _presentations, _same_run,
+        _ceilings, _resampling, _sizes, _elsewhere,
     )  # fmt: skip
     return [caution for check in checks for caution in check(study)]
 
@@ -237,19 +239,23 @@ def _drift(study: Study) -> Iterator[tuple[str, str]]:
         if not small:
             continue
         where = [f"{c.removeprefix('drift/')} {100 * mean[c]:.2g} %" for c in small]
+        accuracy = own["test_accuracy"].mean()
+        tested = "not known" if np.isnan(accuracy) else f"{100 * accuracy:.1f} %"
         yield (
             f"{rule} hardly learned",
             (
                 f"{'All' if len(small) == len(columns) else 'Some'} layers of {rule} moved by less"
                 f" than 1 % from their initial weights: {', '.join(where)} (mean over seeds); test"
-                f" accuracy {100 * own['test_accuracy'].mean():.1f} %. What these layers align with"
-                " is the untrained network's doing."
+                f" accuracy {tested}. What these layers align with is the untrained network's"
+                " doing."
             ),
         )
 
 
 def _trained_on(study: Study) -> Iterator[tuple[str, str]]:
     images, data = study.recipe.stimuli.images, study.recipe.networks.data
+    if study.recipe.networks.weights is not None:
+        return
     if images == "digits" and data == "digits":
         yield (
             "Stimuli that networks may have been trained on",
@@ -373,3 +379,23 @@ def _sizes(study: Study) -> Iterator[tuple[str, str]]:
                 " over them. To choose the resolution with the clearest result is one more choice."
             ),
         )
+
+
+def _elsewhere(study: Study) -> Iterator[tuple[str, str]]:
+    """What comparisons with published networks cannot show."""
+    if study.others is None:
+        return
+    seen = [f"{name} {seen_as(made['preprocess'])}" for name, made in study.made_elsewhere.items()]
+    own = listed([pixels(size) for size in study.sizes])
+    highest = study.others.loc[study.others.groupby("region", sort=False)["estimate"].idxmax()]
+    best = [f"{row['region']}: {row['network']} {row['layer']}, {number(row['estimate'])}"
+            for row in highest.to_dict("records")]  # fmt: skip
+    yield (
+        "Published networks",
+        (
+            "They learned from ImageNet, differ in architecture, and saw other cuts of the images"
+            f" ({listed(seen)}) than the networks of this study ({own}): how far they are from"
+            " those says nothing about learning rules. The layer that aligns best was found on"
+            f" these data, and its estimate is too high for that ({'; '.join(best)})."
+        ),
+    )

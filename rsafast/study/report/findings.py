@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from rsafast.study.analyses import CONTROL, UNTRAINED
+from rsafast.study.networks import CONTROL, UNTRAINED
 from rsafast.study.recipe import SimulatedBrain
 from rsafast.study.report.tables import Study
 from rsafast.study.report.words import (

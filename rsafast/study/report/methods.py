@@ -8,10 +8,10 @@ from typing import Any
 
 from rsafast.plotting import method_name
 from rsafast.report.text import REFERENCES
-from rsafast.study.analyses import CONTROL, UNTRAINED
+from rsafast.study.networks import CONTROL, UNTRAINED
 from rsafast.study.recipe import Recipe, SimulatedBrain
 from rsafast.study.report.tables import Study
-from rsafast.study.report.words import CORRECTIONS, counted, listed, pixels
+from rsafast.study.report.words import CORRECTIONS, counted, listed, pixels, seen_as
 
 _RULES = {
     "bp": "back-propagation (bp)",
@@ -33,10 +33,43 @@ _MORE = {
 
 def paragraphs(study: Study) -> list[str]:
     """What a reviewer asks: networks, data, brains, comparison, inference, versions."""
-    return [_networks(study), _data(study), _inference(study), _versions(study)]
+    return [
+        _networks(study), _data(study), _inference(study), _elsewhere(study), _versions(study)
+    ]  # fmt: skip
 
 
 def _networks(study: Study) -> str:
+    asked = study.recipe.networks
+    return " ".join(_trained(study) if asked.weights is None else _read(study))
+
+
+def _read(study: Study) -> list[str]:
+    """Networks that were trained elsewhere, and whose weights were read."""
+    asked = study.recipe.networks
+    sentences = [
+        f"Networks ({asked.model}) were trained elsewhere with"
+        f" {listed([_RULES.get(rule, rule) for rule in study.trained])}; weights were read from"
+        f" “{asked.weights}” for {counted(len(asked.seeds), 'seed')} a rule"
+        f" ({', '.join(map(str, asked.seeds))}) at the epochs {listed(_kept(study))}. Their"
+        " accuracy is not known here. Batch normalisation, if any, used the running statistics of"
+        " the files."
+    ]
+    if UNTRAINED in asked.rules:
+        done = study.done.get(f"train {UNTRAINED}", {"settings": {}})
+        of = done["settings"].get("networks_of", UNTRAINED)
+        whose = "" if of == UNTRAINED else f" of {_RULES.get(of, of)}"
+        sentences.append(f"The untrained networks are those{whose} at epoch 0.")
+    if any(name.endswith(CONTROL) for name in study.conditions):
+        sentences.append(
+            "The matched control of a rule is, at every checkpoint, its network before training,"
+            " with batch-norm statistics of that network, the means over batches of the images in"
+            f" “{asked.control_images}”."
+        )
+    return sentences
+
+
+def _trained(study: Study) -> list[str]:
+    """Networks that were trained here."""
     asked = study.recipe.networks
     rules = listed([_RULES.get(rule, rule) for rule in study.trained]) or "no rule"
     n_train = f"{asked.n_train:,}" if asked.n_train else "8,000 (or all that there are)"
@@ -62,9 +95,10 @@ def _networks(study: Study) -> str:
     if any(name.endswith(CONTROL) for name in study.conditions):
         sentences.append(
             "The matched control of a rule is, at every checkpoint, the untrained network of the"
-            " same seed with the batch-norm statistics of the trained one."
+            " same seed, with batch-norm statistics of the same images as the trained one’s; where"
+            " a rule has none to share, its own network before training."
         )
-    return " ".join(sentences)
+    return sentences
 
 
 def _kept(study: Study) -> list[int]:
@@ -141,6 +175,28 @@ def _inference(study: Study) -> str:
         )
     sentences.append(f"All random numbers follow from the seed {inference.seed}.")
     return " ".join(sentences)
+
+
+def _elsewhere(study: Study) -> str:
+    """Networks that others trained, where there are some."""
+    table, inference = study.others, study.recipe.inference
+    if table is None:
+        return ""
+    made = [
+        f"{name} (weights {own['weights']}; {counted(len(own['layers']), 'layer')}; images"
+        f" {seen_as(own['preprocess'])})"
+        for name, own in study.made_elsewhere.items()
+    ]
+    resampled = str(table["resample"].iloc[0]).replace("+", " and ")
+    return (
+        f"Networks that others had trained on ImageNet were described beside these: {listed(made)}."
+        " Their RDMs were made and compared in the same way; alignment is the mean similarity over"
+        f" the subjects of a region, with {100 * inference.level:g} % intervals from"
+        f" {inference.resamples:,} bootstrap resamples of {resampled}, and was tested against the"
+        f" mean RDM of each region by {int(table['n_permutations'].max()):,} relabellings of the"
+        " stimuli, family-wise over all their layers and regions by step-down max-T. They have no"
+        " seeds and no epochs, and take part in no trajectory and no test of differences."
+    )
 
 
 def versions(study: Study) -> dict[str, str]:

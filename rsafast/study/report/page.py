@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,22 @@ from scipy.stats import rankdata
 
 from rsafast.plotting import MAX_SHOWN_STIMULI, method_name
 from rsafast.report.figures import Panel
-from rsafast.study.analyses import CONTROL, UNTRAINED
+from rsafast.report.html import template
+from rsafast.study.networks import CONTROL, UNTRAINED
 from rsafast.study.recipe import Recipe
-from rsafast.study.report import drawing, findings, methods
+from rsafast.study.report import beside, drawing, elsewhere, findings, methods
 from rsafast.study.report.cautions import cautions
 from rsafast.study.report.figures import FORMATS, panel, remove_others
+from rsafast.study.report.parts import (
+    Block,
+    Cell,
+    Row,
+    Section,
+    Table,
+    interval_cell,
+    p_cell,
+    value_cell,
+)
 from rsafast.study.report.tables import Study
 from rsafast.study.report.words import (
     CORRECTIONS,
@@ -28,55 +38,10 @@ from rsafast.study.report.words import (
     interval,
     listed,
     number,
-    p_text,
     pixels,
 )
 
-Cell = tuple[float | None, str]
 Drawn = Callable[..., Panel]
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row: names that head it, and cells with the exact value and its text."""
-
-    names: list[str]
-    cells: list[Cell]
-    strong: bool = False
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table; `names` of its columns head the rows."""
-
-    caption: str
-    columns: list[str]
-    rows: list[Row]
-
-    @property
-    def names(self) -> int:
-        """Columns that head the rows."""
-        return len(self.rows[0].names) if self.rows else 0
-
-
-@dataclass(frozen=True)
-class Block:
-    """Part of a section, of one resolution or (None) of all."""
-
-    size: int | None
-    texts: list[str] = field(default_factory=list)
-    panels: list[Panel] = field(default_factory=list)
-    tables: list[Table] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Section:
-    """A heading, one sentence on how to read what follows, and that."""
-
-    key: str
-    title: str
-    reading: str
-    blocks: list[Block]
 
 
 def write_report(
@@ -84,6 +49,7 @@ def write_report(
     root: Path,
     folders: Mapping[str, Path],
     *,
+    published: Study | None = None,
     formats: Sequence[str] = FORMATS,
 ) -> Path:
     """Write ``report.html`` and ``figures/*`` of a finished study.
@@ -96,6 +62,7 @@ def write_report(
     recipe : the study, as `rsafast.study.recipe.read_recipe` returns it.
     root : folder of the study, which holds ``tables``.
     folders : of the stages by name, as `rsafast.study.stage.run_stages` returns them.
+    published : the same study as it was published, to be set beside it.
     formats : of the figures as files: "svg", "pdf", "png".
 
     Returns
@@ -117,37 +84,30 @@ def write_report(
         drawn.append(name)
         return panel(make, name, alt, caption, figures, formats)
 
-    page = render(study, draw)
+    page = render(study, draw, published)
     remove_others(figures, drawn)
     return write_text(root / "report.html", page)
 
 
-def render(study: Study, draw: Drawn) -> str:
+def render(study: Study, draw: Drawn, published: Study | None = None) -> str:
     """Write the page; ``draw(name, alt, caption, make)`` makes a panel of each figure."""
-    return str(_template().render(**_content(study, draw)))
+    page = template("rsafast.study.report", "study.html.jinja")
+    return str(page.render(**_content(study, draw, published)))
 
 
-def _template() -> Any:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("rsafast.study.report", "templates"), autoescape=True,
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    return environment.get_template("study.html.jinja")
-
-
-def _content(study: Study, draw: Drawn) -> dict[str, Any]:
+def _content(study: Study, draw: Drawn, published: Study | None) -> dict[str, Any]:
     recipe = study.recipe
     sections = [
+        *([_beside(study, published, draw)] if published else []),
         _alignment(study, draw), _trajectories(study, draw), _differences(study, draw),
         _partial(study, draw), _effects(study, draw), _nulls(study, draw), _rdms(study, draw),
-        _learning(study, draw),
+        _learning(study, draw), *elsewhere.sections(study, draw),
     ]  # fmt: skip
     return {
         "title": recipe.title or recipe.name,
         "headline": findings.headline(study),
         "facts": _facts(study),
+        "change": beside.what_changes(study, published) if published else None,
         "summary": findings.summary(study),
         "found": [
             (size, findings.differences(study, size), findings.permutation(study, size))
@@ -192,18 +152,29 @@ def _level(study: Study) -> str:
     return f"{100 * study.recipe.inference.level:g} %"
 
 
-def _value(value: Any, shown: str | None = None) -> Cell:
-    """Cell of a number, with its exact value unless there is none."""
-    exact = float(value)
-    return (None if np.isnan(exact) else exact, number(exact) if shown is None else shown)
+# ---------------------------------------------------------------- as published
 
 
-def _p(value: Any) -> Cell:
-    return _value(value, p_text(float(value)))
+def _beside(study: Study, published: Study, draw: Drawn) -> Section:
+    sizes = [size for size in study.sizes if size in published.sizes]
+    return Section(
+        "beside", "As published, and corrected",
+        "Arrows lead from the difference between a rule and the untrained network as it was"
+        " published (hollow) to that from the matched control here, with its"
+        f" {_level(study)} interval; filled where it is significant after correction. The report of"
+        " the study as published, with its own warnings, is in the folder “published”.",
+        [_beside_block(study, published, size, draw) for size in sizes],
+    )  # fmt: skip
 
 
-def _interval(low: Any, high: Any) -> Cell:
-    return (None, interval(float(low), float(high)))
+def _beside_block(study: Study, published: Study, size: int, draw: Drawn) -> Block:
+    labels, panels, said = beside.rows_of_figure(study, published, size)
+    figure = draw(
+        f"beside-{size}", f"Differences as published and as corrected{_on(study, size)}: {said}.",
+        "Difference in alignment from the network before learning.",
+        partial(drawing.draw_rows, labels, panels, "difference in alignment"),
+    )  # fmt: skip
+    return Block(size, [], [figure], beside.tables(study, published, size))
 
 
 # ---------------------------------------------------------------- alignment
@@ -216,8 +187,8 @@ def _alignment(study: Study, draw: Drawn) -> Section:
         f"How similar the RDM of a condition is to that of a region on the layer chosen for it"
         f" beforehand: large points are means over seeds and subjects with {_level(study)}"
         f" intervals (resampling {resampled}), small points are subjects; compare each rule with"
-        " its hollow control beside it, which has untrained weights and the batch-norm statistics"
-        " of the trained network.",
+        " its hollow control beside it, which has untrained weights and batch-norm statistics of"
+        " the same images.",
         [_alignment_block(study, size, draw) for size in study.sizes],
     )  # fmt: skip
 
@@ -234,9 +205,10 @@ def _alignment_block(study: Study, size: int, draw: Drawn) -> Block:
             "intervals": intervals, "lower": ceiling["lower"], "upper": ceiling["upper"],
         })  # fmt: skip
         rows += [
-            Row([region, study.pairs[region], c], [_value(i.estimate), _interval(i.low, i.high)])
+            Row([region, study.pairs[region], c],
+                [value_cell(i.estimate), interval_cell(i.low, i.high)])
             for c, i in intervals.items()
-        ]
+        ]  # fmt: skip
         values = ", ".join(f"{c} {number(i.estimate)}" for c, i in intervals.items())
         said.append(f"{_titled(study, region)}: {values}; noise ceiling"
                     f" {number(ceiling['lower'])} to {number(ceiling['upper'])}")  # fmt: skip
@@ -333,8 +305,8 @@ def _change_table(study: Study, size: int) -> Table:
             begun = onset[(onset["rule"] == rule) & (onset["region"] == region)
                           & (onset["layer"] == layer)]  # fmt: skip
             rows.append(Row([region, layer, str(rule)], [
-                _value(last["estimate"]), _interval(last["band_low"], last["band_high"]),
-                _p(last["p_value_fwer"]), _onset(begun),
+                value_cell(last["estimate"]), interval_cell(last["band_low"], last["band_high"]),
+                p_cell(last["p_value_fwer"]), _onset(begun),
             ], bool(last["p_value_fwer"] <= study.alpha)))  # fmt: skip
     return Table(
         f"Change from before training to the last epoch{_on(study, size)}; p over the epochs of a"
@@ -359,8 +331,9 @@ def _gap_table(study: Study, size: int) -> Table:
             if len(curve):
                 last = curve.loc[curve["epoch"].idxmax()]
                 rows.append(Row([region, layer, f"{rule} − {rule}{CONTROL}"], [
-                    _value(last["estimate"]), _interval(last["band_low"], last["band_high"]),
-                    _p(last["p_value_fwer"]),
+                    value_cell(last["estimate"]),
+                    interval_cell(last["band_low"], last["band_high"]),
+                    p_cell(last["p_value_fwer"]),
                 ], bool(last["p_value_fwer"] <= study.alpha)))  # fmt: skip
     return Table(
         f"Rule minus matched control after the last epoch{_on(study, size)}; p over the epochs of"
@@ -439,8 +412,8 @@ def _difference_block(study: Study, size: int, draw: Drawn) -> Block:
 def _rung_table(study: Study, size: int) -> Table:
     rows = [
         Row([f"{row['rule_a']} − {row['rule_b']}", row["region"], row["rung"]], [
-            _value(row["estimate"]), _interval(row["ci_low"], row["ci_high"]),
-            _p(row["p_value"]), _p(row["p_adjusted"]), _p(row["floor"]),
+            value_cell(row["estimate"]), interval_cell(row["ci_low"], row["ci_high"]),
+            p_cell(row["p_value"]), p_cell(row["p_adjusted"]), p_cell(row["floor"]),
             (None, f"not run: {row['not_run']}" if row["not_run"] else row["generalises_to"]),
         ], bool(row["p_adjusted"] <= study.alpha))
         for row in study.table("differences", size).to_dict("records")
@@ -489,8 +462,8 @@ def _partial_block(study: Study, size: int, draw: Drawn) -> Block:
             drawn.append({"estimate": float(row["partial"]), "before": float(row["similarity"]),
                           "low": np.nan, "high": np.nan, "filled": strong})  # fmt: skip
             rows.append(Row([region, layer, c], [
-                _value(row["similarity"]), _value(row["partial"]), _p(row["p_value"]),
-                _p(row["p_value_stepdown"]),
+                value_cell(row["similarity"]), value_cell(row["partial"]), p_cell(row["p_value"]),
+                p_cell(row["p_value_stepdown"]),
             ], strong))  # fmt: skip
             said.append(f"{c} in {region} from {number(row['similarity'])} to"
                         f" {number(row['partial'])}")  # fmt: skip
@@ -548,7 +521,7 @@ def _effect_block(study: Study, size: int, draw: Drawn) -> Block:
     )  # fmt: skip
     rows = [
         Row([f"{row['rule_a']} − {row['rule_b']}", row["region"]],
-            [_value(row["cohens_d"]), _interval(row["d_low"], row["d_high"])])
+            [value_cell(row["cohens_d"]), interval_cell(row["d_low"], row["d_high"])])
         for row in table.to_dict("records")
     ]  # fmt: skip
     columns = ["Difference", "Region", "Cohen’s d", f"{_level(study)} interval"]
@@ -590,8 +563,8 @@ def _null_block(study: Study, size: int, draw: Drawn) -> Block:
     ranked = rows.assign(**{k: pd.Categorical(rows[k], names) for k, names in order.items()})
     body = [
         Row([row["region"], row["layer"], row["rule"], str(row["seed"])], [
-            _value(row["statistic"]), _p(row["p_value"]), _p(row["p_value_stepdown"]),
-            _value(row["null_mean"]), _value(row["null_std"]),
+            value_cell(row["statistic"]), p_cell(row["p_value"]), p_cell(row["p_value_stepdown"]),
+            value_cell(row["null_mean"]), value_cell(row["null_std"]),
         ], bool(row["p_value_stepdown"] <= study.alpha))
         for row in ranked.sort_values(["region", "rule", "seed"]).to_dict("records")
     ]  # fmt: skip
@@ -701,7 +674,7 @@ def map_of(vectors: Any, counted_pairs: Any = None) -> tuple[Any, float, Any]:
 
 def _learning(study: Study, draw: Drawn) -> Section:
     table = study.drift
-    columns = [c for c in table.columns if c.startswith("drift/")]
+    parts = parts_of([c for c in table.columns if c.startswith("drift/")])
     # Between checkpoints, accuracy is not measured.
     tested = table[table["test_accuracy"].notna()]
     accuracy = {r: tested[tested["rule"] == r].groupby("epoch")["test_accuracy"].mean()
@@ -710,33 +683,49 @@ def _learning(study: Study, draw: Drawn) -> Section:
     drift, rows, said = {}, [], []
     for rule in study.recipe.networks.rules:
         own = last[last["rule"] == rule]
-        means = own[columns].mean()
+        means = {part: float(own[columns].mean().mean()) for part, columns in parts.items()}
         if rule != UNTRAINED:
-            drift[rule] = {c.removeprefix("drift/"): float(means[c]) for c in columns}
+            drift[rule] = means
         final = own["test_accuracy"]
+        seen = spread = "not known"
+        if final.notna().any():
+            seen = _percent(final.mean())
+            spread = f"{_percent(final.min())} to {_percent(final.max())}"
         rows.append(Row([rule], [
-            _value(final.mean(), _percent(final.mean())),
-            (None, f"{_percent(final.min())} to {_percent(final.max())}"),
-            *(_value(means[c], _percent(means[c])) for c in columns),
+            value_cell(final.mean(), seen), (None, spread),
+            *(value_cell(mean, _percent(mean)) for mean in means.values()),
         ]))  # fmt: skip
-        moved = ", ".join(f"{c.removeprefix('drift/')} {_percent(means[c])}" for c in columns)
-        said.append(f"{rule}: accuracy {_percent(final.mean())}, drift {moved}")
+        moved = ", ".join(f"{part} {_percent(mean)}" for part, mean in means.items())
+        said.append(f"{rule}: accuracy {seen}, drift {moved}")
     figure = draw(
         "learning", f"Test accuracy over epochs and weight drift by layer. {'. '.join(said)}.",
         "Means over seeds. Dashed: 1 %. A drift of zero has no place on the logarithmic axis.",
         partial(drawing.draw_learning, accuracy, drift, list(study.recipe.networks.rules)),
     )  # fmt: skip
-    layers = [f"Drift, {c.removeprefix('drift/')}" for c in columns]
+    layers = [f"Drift, {part}" for part in parts]
+    texts = []
+    if tested.empty:
+        texts.append("The networks were trained elsewhere: their accuracy is not known.")
+    if any(len(columns) > 1 for columns in parts.values()):
+        texts.append("Drift of a stage of the network is the mean over its layers.")
     return Section(
         "learning", "What the networks learned",
         "Accuracy on test images says whether a rule solved its task; weight drift is the norm of"
         " the change since initialisation over that of the initial weights, so that a layer near"
         " zero is still the untrained one.",
-        [Block(None, [], [figure], [Table(
+        [Block(None, texts, [figure], [Table(
             "Test accuracy and weight drift after the last epoch, means over seeds",
             ["Rule", "Accuracy", "Range over seeds", *layers], rows,
         )])],
     )  # fmt: skip
+
+
+def parts_of(columns: Sequence[str]) -> dict[str, list[str]]:
+    """Columns of drift by layer, those of many layers by the stage that they are part of."""
+    parts: dict[str, list[str]] = {}
+    for column in columns:
+        parts.setdefault(column.removeprefix("drift/").partition(".")[0], []).append(column)
+    return parts
 
 
 def _percent(share: float) -> str:
@@ -752,8 +741,8 @@ def _published(study: Study, size: int) -> Block:
         Row(
             [row["practice"], _who(row), row["region"], _text(row["layer"])],
             [
-                _value(row["estimate"]), _interval(row["low"], row["high"]), _p(row["p_value"]),
-                (None, row["wrong"]),
+                value_cell(row["estimate"]), interval_cell(row["low"], row["high"]),
+                p_cell(row["p_value"]), (None, row["wrong"]),
             ],
         )
         for row in study.table("published", size).to_dict("records")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,19 @@ import numpy as np
 import pandas as pd
 
 from rsafast.errors import InvalidInputError
+from rsafast.inference.exact.corrections import adjust_p
 from rsafast.inference.ladder.api import RUNGS
 from rsafast.permutation.result import PermutationResult
 from rsafast.rdms import RDMs, align
-from rsafast.study.analyses import CONTROL, UNTRAINED
 from rsafast.study.brains import brain_of
-from rsafast.study.networks import rdms_of
+from rsafast.study.networks import CONTROL, UNTRAINED, rdms_of
 from rsafast.study.recipe import Recipe
 
 # Names stay text, whatever they look like: a subject called "01", a region called "null".
 _NAMES = (
     "rule", "rules", "rule_a", "rule_b", "layer", "region", "subject", "rung", "test",
     "generalises_to", "not_run", "adjusted_by", "definition", "method", "practice", "wrong",
+    "network", "resample",
 )  # fmt: skip
 _BY_SIZE = (
     "alignment", "trajectory", "change", "rules", "onset", "differences", "partial", "permutation",
@@ -71,6 +72,7 @@ class Study:
     folders : of its stages, by name.
     by_size : (table, size) to the table.
     ceilings, drift : the tables that all sizes share.
+    others : of published networks, where there are some.
     """
 
     recipe: Recipe
@@ -78,6 +80,7 @@ class Study:
     by_size: Mapping[tuple[str, int], pd.DataFrame]
     ceilings: pd.DataFrame
     drift: pd.DataFrame
+    others: pd.DataFrame | None = None
 
     @classmethod
     def read(cls, recipe: Recipe, root: Path, folders: Mapping[str, Path]) -> Study:
@@ -96,6 +99,7 @@ class Study:
         return cls(
             recipe, folders, by_size,
             read_table(tables / "ceilings.csv"), read_table(tables / "drift.csv"),
+            read_table(tables / "others.csv") if recipe.networks.others else None,
         )  # fmt: skip
 
     def table(self, name: str, size: int) -> pd.DataFrame:
@@ -148,6 +152,17 @@ class Study:
         """Rows of the broadest rung, where it could be made or not."""
         table = self.table("differences", size)
         return table[table["rung"] == self.rung(size)]
+
+    def entry_tests(self, size: int) -> pd.DataFrame:
+        """Published tests of differences by shuffled RDM entries, corrected as they were.
+
+        Benjamini–Hochberg over all pairs of conditions, among which were no matched controls.
+        """
+        table = self.table("published", size)
+        table = table[(table["practice"] == "entries shuffled")
+                      & ~table["rule_b"].fillna("").str.endswith(CONTROL)]  # fmt: skip
+        p = table["p_value"].to_numpy(float)
+        return table.assign(p_adjusted=adjust_p(p, "bh") if len(p) else p)
 
     def significant(self, table: pd.DataFrame) -> pd.Series:
         """Whether the corrected p is at most alpha; a missing one never is."""
@@ -256,10 +271,33 @@ class Study:
         }
 
     @cached_property
+    def made_elsewhere(self) -> dict[str, dict[str, Any]]:
+        """Published network to its layers, weights, and what was done to the images."""
+        return {
+            name: self.done[f"features {name}"]["settings"]
+            for name in self.recipe.networks.others
+            if f"features {name}" in self.done
+        }
+
+    @cached_property
     def batch_norm(self) -> dict[str, str]:
         """Rule to its regime of batch normalisation."""
         return {
-            rule: self.done[f"train {rule}"]["settings"]["config"]["batch_norm"]
+            rule: config["batch_norm"]
             for rule in self.recipe.networks.rules
-            if f"train {rule}" in self.done
+            if (config := self._config(rule))
         }
+
+    def settings(self, rule: str) -> dict[str, Any]:
+        """Settings of a rule as it was trained, defaults included; none if it was not here."""
+        from rsafast_training.rules import rule_settings
+
+        config = self._config(rule)
+        if not config:
+            return {}
+        return asdict(rule_settings(config["rule"], config["settings"], config["profile"]))
+
+    def _config(self, rule: str) -> dict[str, Any]:
+        """What a rule was trained with; empty where its stage has noted nothing."""
+        done = self.done.get(f"train {rule}", {})
+        return dict(done.get("settings", {}).get("config", {}))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from rsafast.report.text import scientific, signed
-from rsafast.study.analyses import CONTROL, UNTRAINED
+from rsafast.study.networks import CONTROL, UNTRAINED
 
 CORRECTIONS = {
     "holm": "Holm correction",
@@ -50,6 +50,14 @@ def interval(low: float, high: float) -> str:
 def pixels(size: int) -> str:
     """Name a resolution."""
     return f"{size} × {size} pixels"
+
+
+def seen_as(step: Mapping[str, Any]) -> str:
+    """Say what was done to images before a network saw them, of a `Preprocess`."""
+    if step["crop"] == "none":
+        return f"squeezed into {pixels(step['size'])}"
+    edge, size = step["resize"] or step["size"], pixels(step["size"])
+    return f"resized to a shorter edge of {edge} pixels and cut to the middle {size}"
 
 
 def counted(count: int, one: str, many: str = "") -> str:
