@@ -87,7 +87,7 @@ def _at(study: Study, published: Study, size: int) -> str:
         f" {_count(every, 'tested', alpha)}.",
         f"Networks as corrected: {_count(every, 'corrected', alpha)}, and against the control with"
         f" matched batch-norm statistics {_count(every, 'control', alpha)}.",
-        *_signs(every),
+        *_signs(every, alpha),
         *_trends(study, published, size),
     ]
     text = " ".join(sentences)
@@ -100,15 +100,17 @@ def _count(every: list[Claim], what: str, alpha: float) -> str:
     return f"{int((p <= alpha).sum())} of {made}" if made else "none could be tested"
 
 
-def _signs(every: list[Claim]) -> Iterator[str]:
-    """Where the corrected study, against the fair control, points the other way."""
-    turned = []
-    for claim in every:
-        before, now = claim.published["estimate"], _fair(claim)["estimate"]
-        if before * now < 0:
-            turned.append(f"{claim.rule} in {claim.region} ({number(before)}, now {number(now)})")
+def _signs(every: list[Claim], alpha: float) -> Iterator[str]:
+    """Where the corrected study, against the fair control, points away from what was published."""
+    turned = [
+        f"{claim.rule} in {claim.region} ({number(claim.published['estimate'])}, now"
+        f" {number(_fair(claim)['estimate'])})"
+        for claim in every
+        if claim.published["p_adjusted"] <= alpha
+        and claim.published["estimate"] * _fair(claim)["estimate"] < 0
+    ]
     if turned:
-        yield f"The direction turned for {listed(turned)}."
+        yield f"Of the published ones, the direction turned for {listed(turned)}."
 
 
 def _fair(claim: Claim) -> dict[str, Any]:
@@ -202,12 +204,12 @@ def tables(study: Study, published: Study, size: int) -> list[Table]:
 
 def _claims_table(study: Study, published: Study, size: int) -> Table:
     columns = [
-        "Region", "Layer", "Rule", "As published: rule − untrained", "p, entries shuffled, BH",
+        "Region (layer)", "Rule", "As published: rule − untrained", "p, entries shuffled, BH",
         "Same networks, tested here", "corrected p", "Corrected: rule − untrained", "corrected p",
         "Corrected: rule − matched control", "interval", "corrected p",
     ]  # fmt: skip
     rows = [
-        Row([claim.region, claim.layer, claim.rule], [
+        Row([f"{claim.region} ({claim.layer})", claim.rule], [
             value_cell(claim.published["estimate"]), p_cell(claim.published["p_adjusted"]),
             value_cell(claim.tested["estimate"]), p_cell(claim.tested["p_adjusted"]),
             value_cell(claim.corrected["estimate"]), p_cell(claim.corrected["p_adjusted"]),

@@ -228,7 +228,7 @@ def draw_rows(
     """Draw estimates with intervals, rows shared by all panels (one a region).
 
     Each panel: title, rows (one dict a label or None: estimate, low, high, filled, before).
-    ``before`` is a second, hollow point that an arrow leads from. ``far`` bends a wide axis.
+    ``before`` is a hollow diamond that an arrow leads from. ``far`` bends a wide axis.
     """
     columns = min(len(panels), 4)
     label_width = 0.075 * max(map(len, labels)) + 0.2
@@ -267,7 +267,7 @@ def _draw_row(ax: Axes, height: float, row: dict[str, Any] | None) -> None:
     if row.get("before") is not None:
         arrow = {"arrowstyle": "->", "color": _MUTED, "lw": 1, "shrinkB": 3}
         ax.annotate("", (row["estimate"], height), (row["before"], height), arrowprops=arrow)
-        ax.plot([row["before"]], [height], marker="o", markersize=6, color=_MUTED,
+        ax.plot([row["before"]], [height], marker="D", markersize=5, color=_MUTED,
                 markerfacecolor="white", markeredgewidth=1.3)  # fmt: skip
     ax.plot([row["estimate"]], [height], marker="o", markersize=6.5, color=colour,
             markerfacecolor=colour if row["filled"] else "white", markeredgewidth=1.4)  # fmt: skip

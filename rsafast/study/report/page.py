@@ -160,7 +160,7 @@ def _beside(study: Study, published: Study, draw: Drawn) -> Section:
     return Section(
         "beside", "As published, and corrected",
         "Arrows lead from the difference between a rule and the untrained network as it was"
-        " published (hollow) to that from the matched control here, with its"
+        " published (diamond) to that from the matched control here, with its"
         f" {_level(study)} interval; filled where it is significant after correction. The report of"
         " the study as published, with its own warnings, is in the folder “published”.",
         [_beside_block(study, published, size, draw) for size in sizes],
@@ -440,7 +440,7 @@ def _partial(study: Study, draw: Drawn) -> Section:
         )  # fmt: skip
     return Section(
         "partial", "With the pixels held constant",
-        "An arrow leads from the alignment of a condition (hollow) to what is left of it when the"
+        "An arrow leads from the alignment of a condition (diamond) to what is left of it when the"
         " similarity of the images' own pixels is held constant; what the arrow takes away could be"
         " had from the pixels. Filled: step-down max-T p of the partial alignment at most"
         f" {study.alpha:g}.",
