@@ -458,6 +458,16 @@ def test_evaluation_depends_on_the_other_images_of_the_batch(tmp_path: Path, rul
     assert reported != float(accuracy(last(folder).load("loader"), batches.clean("test")))
 
 
+def test_what_is_evaluated_by_its_stimuli_is_its_own_control(tmp_path: Path) -> None:
+    """A control with other statistics would measure the mode of batch norm and not learning."""
+    for right in (False, True):
+        switched = {} if not right else {"batch_statistics_at_evaluation": False}
+        folder = run(tmp_path / str(right), "stdp", **switched)
+        assert last(folder).has_control == right
+        controls = [c for c in find_checkpoints(folder, controls=True) if c.control]
+        assert bool(controls) == right
+
+
 def test_evaluation_put_right_uses_running_statistics(tmp_path: Path) -> None:
     folder = run(tmp_path, "stdp", batch_statistics_at_evaluation=False)
     assert not last(folder).info.batch_statistics

@@ -96,9 +96,12 @@ class Checkpoint:
 
     @property
     def has_control(self) -> bool:
-        """Whether its control changes with the epoch, as batch-norm statistics do."""
+        """Whether its control changes with the epoch, as batch-norm statistics do.
+
+        Those of the stimuli themselves are the same before training and after it.
+        """
         changes = self.info.rule != "untrained" and self.info.batch_norm in ("loader", "clean")
-        return changes and self.info.controls
+        return changes and self.info.controls and not self.info.batch_statistics
 
     @property
     def sha256(self) -> str:
@@ -126,7 +129,7 @@ class Checkpoint:
         self._set_regime(model, tensors, regime)
         model.eval()
         for norm in model.batch_norms().values():
-            norm.batch_statistics = self.info.batch_statistics and not self.control and not regime
+            norm.batch_statistics = self.info.batch_statistics and not regime
         return model
 
     def _initial(self) -> Path:

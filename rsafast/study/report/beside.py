@@ -66,7 +66,7 @@ def what_changes(study: Study, published: Study) -> str:
     if not sizes:
         return "The study as published has no resolution in common with this one."
     said = [_at(study, published, size) for size in sizes]
-    if len(sizes) > 1:
+    if len(study.sizes) > 1:
         said = [f"At {pixels(size)}: {text}" for size, text in zip(sizes, said, strict=True)]
     return " ".join([*said, f"The two forms differ in {listed(_changes(study, published))}."])
 
