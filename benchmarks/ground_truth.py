@@ -570,8 +570,8 @@ def designs():
         ("strong noise", 92, "pearson", 2000),
     ):
         yield Design(population, n, method, (stimuli, both), experiments)
-        yield Design(population, n, method, (subjects,), 3000)
-    yield Design("moderate noise", 720, "pearson", (subjects,), 3000)
+        yield Design(population, n, method, (subjects,), 2000)
+    yield Design("moderate noise", 720, "pearson", (subjects,), 2000)
     yield Design("moderate noise", 92, "cosine_cov", (both,), 1000, (10,))
     seeds = (("stimuli", "seeds"), ("stimuli", "subjects", "seeds"))
     yield Design("networks differ", 92, "pearson", seeds, 2000, (10,), seeds=10)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.stats import binom
+from scipy.stats import binom, t
 
 import rsafast as rf
 from rsafast.demo.population import Population
@@ -153,7 +153,7 @@ def test_intervals_cover_within_two_points(design):
 @pytest.mark.slow
 def test_intervals_are_those_of_bootstrap():
     design = truth.Design("moderate noise", 92, "pearson", (STIMULI, SUBJECTS, BOTH), 1)
-    people, every = truth.experiment(design, 3)
+    people, every = truth.experiment(design, np.zeros((2, truth.POOL)), 3)
     rng = np.random.default_rng([design.key, 2, 3])
     assert np.array_equal(people, rng.integers(0, truth.POOL, 20))
     models, brain = design.study(people, rng)
@@ -166,6 +166,22 @@ def test_intervals_are_those_of_bootstrap():
             )  # fmt: skip
             np.testing.assert_allclose(own, result.ci[0, 0], rtol=1e-12)
             np.testing.assert_allclose(difference, result.difference_ci[0, 0, 1], rtol=1e-12)
+
+
+@pytest.mark.simulation
+def test_studies_of_new_subjects_are_draws_of_measured_ones():
+    design = truth.Design("as measured", 24, "pearson", (SUBJECTS,), 1)
+    values = truth.population_values(design, 0.05)
+    assert values.shape == (2, truth.POOL)
+    people, every = truth.experiment(design, values, 3)
+    assert people.max() < truth.POOL
+    for count, got in zip(design.subjects, every, strict=True):
+        drawn = values[:, people[:count]]
+        for sample, ci in zip((drawn[0], drawn[0] - drawn[1]), got[-1], strict=True):
+            half = t.ppf(0.975, count - 1) * sample.std(ddof=1) / np.sqrt(count)
+            middle, reach = ci.mean(), np.diff(ci)[0] / 2
+            assert middle == pytest.approx(sample.mean(), abs=1e-9)
+            assert reach == pytest.approx(half, rel=0.1)  # of 500 resamples
 
 
 @pytest.mark.simulation
