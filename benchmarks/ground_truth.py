@@ -505,14 +505,14 @@ def new_study(design, _, rng):
     """Subjects of the pool, and studies of the first of them by their number."""
     people = rng.integers(0, POOL, max(design.subjects))
     models, brain = design.study(people, rng)
-    shared = SharedScores(prepare_study(models, brain, **design.compared).comparison)
-    return people, {
-        count: replace(
-            prepare_study(models, brain[np.arange(count)], **design.compared),
-            comparison=shared.of_first(count),
-        )
-        for count in design.subjects
-    }
+    whole, studies = prepare_study(models, brain, **design.compared), {}
+    shared = SharedScores(whole.comparison)
+    for count in design.subjects:
+        part = whole
+        if count < len(people):
+            part = prepare_study(models, brain[np.arange(count)], **design.compared)
+        studies[count] = replace(part, comparison=shared.of_first(count))
+    return people, studies
 
 
 def subjects_study(design, values, rng):

@@ -247,10 +247,10 @@ def _with_controls(models: RDMs) -> RDMs:
     """
     rule, epoch = models.descriptors["rule"], models.descriptors["epoch"]
     rules = list(dict.fromkeys(rule.tolist()))
-    without = [r for r in rules if r != UNTRAINED and f"{r}{CONTROL}" not in rules
-               and not r.endswith(CONTROL) and 0 in epoch[rule == r]]  # fmt: skip
     if not any(r.endswith(CONTROL) for r in rules):
         return models
+    without = [r for r in rules if r != UNTRAINED and f"{r}{CONTROL}" not in rules
+               and not r.endswith(CONTROL) and 0 in epoch[rule == r]]  # fmt: skip
     controls = []
     for name in without:
         before = models[{"rule": name, "epoch": 0}]

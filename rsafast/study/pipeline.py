@@ -82,11 +82,12 @@ def run_study(
         say("report ...")
         published = None
         if PUBLISHED in done:
-            made = (forms.of[PUBLISHED], _place(root, PUBLISHED), done[PUBLISHED])
-            write_report(*made)
-            published = Study.read(*made)
+            place = _place(root, PUBLISHED)
+            published = Study.read(forms.of[PUBLISHED], place, done[PUBLISHED])
+            write_report(published, place)
         if CORRECTED in done:
-            write_report(forms.of[CORRECTED], root, done[CORRECTED], published=published)
+            corrected = Study.read(forms.of[CORRECTED], root, done[CORRECTED])
+            write_report(corrected, root, published=published)
     return root
 
 

@@ -40,7 +40,7 @@ def source_hash(asked: MeasuredSource | RdmSource, base: Path) -> Any:
     if isinstance(asked, RdmFiles):
         files = {region: rdm_file(spec, base) for region, spec in asked.files.items()}
         return {region: [file_hash(path), key] for region, (path, key) in files.items()}
-    return file_hash(_root(asked, base))
+    return file_hash(located(base, asked.path))
 
 
 # ---------------------------------------------------------------- RDMs
@@ -55,7 +55,7 @@ def source_rdms(asked: RdmSource, base: Path) -> RDMs:
         return _with_text(RDMs.concat(parts))
     from rsafast.datasets.folders import read_rdm_folder
 
-    rdms = read_rdm_folder(_root(asked, base), asked.pattern, order=asked.order)
+    rdms = read_rdm_folder(located(base, asked.path), asked.pattern, order=asked.order)
     return _with_text(rdms.with_descriptors({"region": rdms.descriptors["roi"].tolist()}))
 
 
@@ -105,15 +105,15 @@ def measured_stimuli(asked: MeasuredSource, base: Path) -> tuple[str, ...]:
     if isinstance(asked, Algonauts2023) and asked.stimuli == "shared":
         if not common:
             raise InvalidInputError(
-                f"{_root(asked, base)}: {', '.join(seen)} share none of their {asked.split} images;"
-                " choose other subjects"
+                f"{located(base, asked.path)}: {', '.join(seen)} share none of their {asked.split}"
+                " images; choose other subjects"
             )
         return tuple(stimulus for stimulus in seen[first] if stimulus in common)
     for subject in others:
         if set(seen[subject]) != set(seen[first]):
             instead = {"nsd": "stimuli = 'shared515'", "algonauts-2023": "stimuli = 'shared'"}
             raise InvalidInputError(
-                f"{_root(asked, base)}: {first} saw {len(seen[first])} stimuli, {subject}"
+                f"{located(base, asked.path)}: {first} saw {len(seen[first])} stimuli, {subject}"
                 f" {len(seen[subject])}, and all subjects share {len(common)}; in [brain], choose"
                 f" {instead.get(asked.source, 'other stimuli')}, or one subject"
             )
@@ -127,20 +127,10 @@ def measured_responses(
     return [_responses(asked, base, subject, stimuli) for subject in _subjects(asked, base)]
 
 
-def _root(asked: MeasuredSource | RdmFolder, base: Path) -> Path:
-    root = located(base, asked.path)
-    if not root.exists():
-        raise InvalidInputError(
-            f"{root}: no such folder; `rsafast data list` says what {asked.source} is and where it"
-            f" comes from, `rsafast data verify` whether it is complete"
-        )
-    return root
-
-
 def _subjects(asked: MeasuredSource, base: Path) -> Sequence[str]:
     if asked.subjects is not None:
         return asked.subjects
-    root, word = _root(asked, base), _SUBJECTS[asked.source]
+    root, word = located(base, asked.path), _SUBJECTS[asked.source]
     names = {part for path in root.rglob(f"{word}*") for part in path.relative_to(root).parts}
     matches = [re.match(rf"{word}\d\d", name) for name in names]
     found = sorted({match[0] for match in matches if match})
@@ -151,7 +141,7 @@ def _subjects(asked: MeasuredSource, base: Path) -> Sequence[str]:
 
 def _stimuli(asked: MeasuredSource, base: Path, subject: str) -> tuple[str, ...]:
     """What the design, the metadata or the names of the images say of one subject."""
-    root = _root(asked, base)
+    root = located(base, asked.path)
     match asked:
         case ThingsFmri():
             from rsafast.datasets.things_fmri.reader import things_fmri_stimuli
@@ -181,7 +171,7 @@ def _stimuli(asked: MeasuredSource, base: Path, subject: str) -> tuple[str, ...]
 def _responses(
     asked: MeasuredSource, base: Path, subject: str, stimuli: Sequence[str]
 ) -> Responses:
-    root = _root(asked, base)
+    root = located(base, asked.path)
     match asked:
         case ThingsFmri():
             from rsafast.datasets.things_fmri import read_things_fmri

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from html_page import Page
+from test_study import TINY
 
 import rsafast as rf
 from rsafast.cli import main
@@ -15,35 +16,13 @@ from rsafast.study.networks import rdms_of
 from rsafast.study.pipeline import plan_study, run_study
 from rsafast.study.recipe import RECIPES, parse_recipe, read_recipe
 
-FILE = """\
-name = "both"
-
-[networks]
-data = "digits"
-rules = ["untrained", "bp", "pc", "stdp"]
-seeds = [0, 1]
-epochs = 2
-checkpoints = [0, 1, 2]
-n_train = 256
-
-[stimuli]
-images = "digits"
-sizes = [8]
-layers = ["conv1", "fc1"]
-
-[brain]
-source = "simulated"
-
-[comparison]
-pairs = { early = "conv1", late = "fc1" }
-
-[inference]
-permutations = 1000
-resamples = 200
-
+FILE = (
+    TINY.replace('name = "tiny"', 'name = "both"').replace('"bp", "stdp"', '"bp", "pc", "stdp"')
+    + """
 [published.networks]
 profile = "faithful"
 """
+)
 
 
 def written(folder, text=FILE):

@@ -411,7 +411,7 @@ def test_every_figure_is_drawn_and_files_of_earlier_reports_go(made):
     figures = made.root / "figures"
     figures.mkdir()
     (figures / "alignment-99.svg").write_text("of an earlier study")
-    path = write_report(made.recipe, made.root, made.folders, formats=("svg",))
+    path = write_report(made.read(), made.root, formats=("svg",))
     assert path == made.root / "report.html"
     names = {"alignment-8", "trajectories-8", "differences-8", "partial-8", "effects-8",
              "nulls-8", "rdms-8", "map-8", "learning"}  # fmt: skip

@@ -33,10 +33,6 @@ def cautions(study: Study) -> list[tuple[str, str]]:
     return [caution for check in checks for caution in check(study)]
 
 
-def _at(study: Study, size: int) -> str:
-    return f" at {pixels(size)}" if len(study.sizes) > 1 else ""
-
-
 def _simulated(study: Study) -> Iterator[tuple[str, str]]:
     if isinstance(study.recipe.brain, SimulatedBrain):
         yield (
@@ -84,7 +80,7 @@ def _floors(study: Study) -> Iterator[tuple[str, str]]:
                 hopeless.append(f"{rung} (floor {p_text(floor)}, {counted(tests, 'test')})")
         if hopeless:
             yield (
-                f"Tests that could not have found anything{_at(study, size)}",
+                f"Tests that could not have found anything{study.at(size)}",
                 (
                     f"No p-value can fall below the floor of its test, and correction raises it. At"
                     f" {study.alpha:g} these tests cannot be significant after correction, whatever"
@@ -108,7 +104,7 @@ def _narrow_tests(study: Study) -> Iterator[tuple[str, str]]:
                 counts.append(f"“{rung}” {len(lost)}")
         if counts:
             yield (
-                f"Narrower tests find more{_at(study, size)}",
+                f"Narrower tests find more{study.at(size)}",
                 (
                     f"Comparisons that are significant after correction on a narrower test, and not"
                     f" on “{broadest}”: {', '.join(counts)}. Such a difference is shown for what"
@@ -124,7 +120,7 @@ def _uncorrected(study: Study) -> Iterator[tuple[str, str]]:
         if len(lost):
             names = [f"{r.rule_a} − {r.rule_b} in {r.region}" for r in lost.itertuples()]
             yield (
-                f"Without correction{_at(study, size)}",
+                f"Without correction{study.at(size)}",
                 (
                     f"{counted(len(lost), 'comparison')} would be called significant without"
                     f" correction and {'is' if len(lost) == 1 else 'are'} not with it:"
@@ -153,7 +149,7 @@ def _controls(study: Study) -> Iterator[tuple[str, str]]:
                     said.append(_disagreement(study, rule, str(region), rows))
         if said:
             yield (
-                f"Batch-norm statistics{_at(study, size)}",
+                f"Batch-norm statistics{study.at(size)}",
                 (
                     "The untrained network and the matched control have the same weights, and"
                     " differ in the statistics of batch normalisation alone. The choice between"
@@ -218,7 +214,7 @@ def _layers(study: Study) -> Iterator[tuple[str, str]]:
                 )
         if said:
             yield (
-                f"The best layer, chosen afterwards{_at(study, size)}",
+                f"The best layer, chosen afterwards{study.at(size)}",
                 (
                     "Picking the layer that aligns best raises alignment even where nothing was"
                     f" learned. The largest gains: {'; '.join(said)}. Tests here use the layers"
@@ -385,7 +381,8 @@ def _elsewhere(study: Study) -> Iterator[tuple[str, str]]:
     """What comparisons with published networks cannot show."""
     if study.others is None:
         return
-    seen = [f"{name} {seen_as(made['preprocess'])}" for name, made in study.made_elsewhere.items()]
+    seen = [f"{name} {seen_as(own['preprocess'])}"
+            for name, own in study.published_networks.items()]  # fmt: skip
     own = listed([pixels(size) for size in study.sizes])
     highest = study.others.loc[study.others.groupby("region", sort=False)["estimate"].idxmax()]
     best = [f"{row['region']}: {row['network']} {row['layer']}, {number(row['estimate'])}"

@@ -185,7 +185,7 @@ def _elsewhere(study: Study) -> str:
     made = [
         f"{name} (weights {own['weights']}; {counted(len(own['layers']), 'layer')}; images"
         f" {seen_as(own['preprocess'])})"
-        for name, own in study.made_elsewhere.items()
+        for name, own in study.published_networks.items()
     ]
     resampled = str(table["resample"].iloc[0]).replace("+", " and ")
     return (

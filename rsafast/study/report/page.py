@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from rsafast.plotting import MAX_SHOWN_STIMULI, method_name
 from rsafast.report.figures import Panel
 from rsafast.report.html import template
 from rsafast.study.networks import CONTROL, UNTRAINED
-from rsafast.study.recipe import Recipe
 from rsafast.study.report import beside, drawing, elsewhere, findings, methods
 from rsafast.study.report.cautions import cautions
 from rsafast.study.report.figures import FORMATS, panel, remove_others
@@ -45,9 +44,8 @@ Drawn = Callable[..., Panel]
 
 
 def write_report(
-    recipe: Recipe,
+    study: Study,
     root: Path,
-    folders: Mapping[str, Path],
     *,
     published: Study | None = None,
     formats: Sequence[str] = FORMATS,
@@ -59,9 +57,8 @@ def write_report(
 
     Parameters
     ----------
-    recipe : the study, as `rsafast.study.recipe.read_recipe` returns it.
-    root : folder of the study, which holds ``tables``.
-    folders : of the stages by name, as `rsafast.study.stage.run_stages` returns them.
+    study : finished.
+    root : folder to write to.
     published : the same study as it was published, to be set beside it.
     formats : of the figures as files: "svg", "pdf", "png".
 
@@ -75,7 +72,6 @@ def write_report(
     InvalidInputError
         A table or a result of a stage is missing or is none.
     """
-    study = Study.read(recipe, root, folders)
     figures = root / "figures"
     figures.mkdir(exist_ok=True)
     drawn: list[str] = []

@@ -8,7 +8,7 @@ import numpy as np
 
 from rsafast.study.networks import CONTROL, UNTRAINED
 from rsafast.study.report.tables import Study
-from rsafast.study.report.words import counted, listed, number, pixels
+from rsafast.study.report.words import counted, listed, number
 
 Caution = tuple[str, str]
 # What a rule of the faithful profile does in place of its name, by the setting that says so.
@@ -63,7 +63,7 @@ def evaluation(study: Study) -> Iterator[Caution]:
                                   f" {number(own[control].iloc[-1])}")  # fmt: skip
             said.append(f"{region} ({layer}): {', '.join(values)}")
         yield (
-            f"Batch norm in another mode{_at(study, size)}",
+            f"Batch norm in another mode{study.at(size)}",
             (
                 f"{listed(by_stimuli)} {'was' if len(by_stimuli) == 1 else 'were'} evaluated in"
                 " training mode: features depend on the other stimuli of the batch. Alignment of"
@@ -81,7 +81,7 @@ def evidence(study: Study) -> Iterator[Caution]:
         ours = study.differences(size)
         found = int((ours["p_adjusted"] <= study.alpha).sum())
         yield (
-            f"Entries shuffled{_at(study, size)}",
+            f"Entries shuffled{study.at(size)}",
             (
                 f"Shuffled RDM entries call {int((p <= study.alpha).sum())} of"
                 f" {counted(len(p), 'difference')} significant after Benjamini–Hochberg correction,"
@@ -106,7 +106,7 @@ def _narrow(study: Study, size: int) -> Iterator[Caution]:
             widths.append((ours.high - ours.low) / (row["high"] - row["low"]) * raised[-1])
     if widths:
         yield (
-            f"Entries bootstrapped{_at(study, size)}",
+            f"Entries bootstrapped{study.at(size)}",
             (
                 "Relative to the score, intervals here are"
                 f" {np.median(widths):.2g} times as wide as those from RDM entries drawn with"
@@ -116,14 +116,10 @@ def _narrow(study: Study, size: int) -> Iterator[Caution]:
         )
     if raised:
         yield (
-            f"Scores with the mean RDM{_at(study, size)}",
+            f"Scores with the mean RDM{study.at(size)}",
             (
                 "The score with the mean RDM of the subjects is"
                 f" {np.median(raised):.2g} times the mean score of the subjects (median of"
                 f" {len(raised)} positive ones): noise averaged away, not alignment gained."
             ),
         )
-
-
-def _at(study: Study, size: int) -> str:
-    return f" at {pixels(size)}" if len(study.sizes) > 1 else ""

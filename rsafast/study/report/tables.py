@@ -20,6 +20,7 @@ from rsafast.rdms import RDMs, align
 from rsafast.study.brains import brain_of
 from rsafast.study.networks import CONTROL, UNTRAINED, rdms_of
 from rsafast.study.recipe import Recipe
+from rsafast.study.report.words import pixels
 
 # Names stay text, whatever they look like: a subject called "01", a region called "null".
 _NAMES = (
@@ -153,6 +154,10 @@ class Study:
         table = self.table("differences", size)
         return table[table["rung"] == self.rung(size)]
 
+    def at(self, size: int) -> str:
+        """Name a resolution in a heading where there are several: " at 32 × 32 pixels"."""
+        return f" at {pixels(size)}" if len(self.sizes) > 1 else ""
+
     def entry_tests(self, size: int) -> pd.DataFrame:
         """Published tests of differences by shuffled RDM entries, corrected as they were.
 
@@ -271,7 +276,7 @@ class Study:
         }
 
     @cached_property
-    def made_elsewhere(self) -> dict[str, dict[str, Any]]:
+    def published_networks(self) -> dict[str, dict[str, Any]]:
         """Published network to its layers, weights, and what was done to the images."""
         return {
             name: self.done[f"features {name}"]["settings"]
