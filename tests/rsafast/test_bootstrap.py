@@ -488,7 +488,7 @@ def test_intervals_are_scipys_where_levels_are_not_expanded(
     got = interval(
         kind, replicates[:, None], np.array([x.mean()]), np.array([x.std(ddof=1) / 5]), level=0.95,
         dof=np.array([1e9]),
-        acceleration=acceleration([((x.sum() - x) / 24)[:, None]]) if kind == "bca" else 0.0,
+        acceleration=acceleration({"subjects": ((x.sum() - x) / 24)[:, None]}) if kind == "bca" else 0.0,
     )[0]  # fmt: skip
     np.testing.assert_allclose(got, expected, atol=5e-3)  # they interpolate quantiles elsewhere
 
@@ -518,7 +518,7 @@ def test_basic_intervals_of_a_skewed_mean_hold_it_more_often_than_reflected_quan
     replicates = np.stack([data[rows].mean(axis=0) for rows in drawn])
     error, mean = data.std(axis=0, ddof=1) / np.sqrt(10), data.mean(axis=0)
     options = {"level": 0.95, "dof": np.full(3000, 9.0), "stretch": np.sqrt(10 / 9)}
-    fast = acceleration([(data.sum(axis=0) - data) / 9])
+    fast = acceleration({"subjects": (data.sum(axis=0) - data) / 9})
     held = []
     for skew in (0.0, fast):
         low, high = interval("basic", replicates, mean, error, acceleration=skew, **options).T

@@ -346,9 +346,11 @@ void ranked(int n, Stack a, Stack b, Groups groups, Array<const std::int32_t> ro
     const Lines where(layout);
     const Sharing sharing(threads, batches, layout.pairs() * (groups.count() + 1) * lanes * sizeof(Wide));
     const std::size_t affordable = tile_budget / (threads * layout.pairs() * lanes * sizeof(Wide) + 1);
-    const std::size_t shared = (a.rdms() + sharing.inner - 1) / sharing.inner;
+    // As many tiles as threads share evenly.
+    const std::size_t most = std::clamp<std::size_t>(affordable, 1, most_rows);
+    const std::size_t tiles = round_up((a.rdms() + most - 1) / most, sharing.inner);
     const int tile = static_cast<int>(
-        std::clamp<std::size_t>(std::min(shared, affordable), 1, most_rows));
+        tiles == 0 ? 1 : std::max<std::size_t>(1, (a.rdms() + tiles - 1) / tiles));
     const RankJob job{layout,  where,    a,         b,         groups, keep.size() ? keep.data() : nullptr,
                       centred, products, squares_a, squares_b, tile};
     std::vector<RankScratch> scratch;

@@ -114,10 +114,15 @@ inline bool walk(const Ranked& rdm, const Layout& layout, const Lines& where,
 }
 
 inline Words::type weights_of(const std::uint16_t* at) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+    // GCC would widen the halves one by one, and join them.
+    return Words::type(_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at))));
+#else
     typedef std::uint16_t Half __attribute__((vector_size(vector_bytes / 2)));
     Half v;
     std::memcpy(&v, at, sizeof v);
     return __builtin_convertvector(v, Words::type);
+#endif
 }
 
 inline void walk(const Ranked& rdm, const Layout& layout, const Lines& where,

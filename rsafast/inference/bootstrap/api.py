@@ -463,8 +463,10 @@ class _Rule:
             replicates = rescaled(replicates, sampled.estimate, ratio)
         else:
             stretch = np.sqrt((dof + 1) / dof)
-        skewed = self.kind in ("basic", "bca")
-        fast = acceleration(list(sampled.jackknifes.values())) if skewed else 0.0
+        fast: FloatArray | float = 0.0
+        if self.kind in ("basic", "bca"):
+            means = ("subjects", "seeds") if self.kind == "basic" else None
+            fast = acceleration(sampled.jackknifes, means)
         return _Inference(
             estimate=sampled.estimate,
             standard_error=error,
