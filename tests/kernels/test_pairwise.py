@@ -9,7 +9,7 @@ import pytest
 from rsafast_kernels import pairwise, threads
 from rsafast_kernels._native import available
 from rsafast_kernels.errors import InvalidInputError
-from rsafast_kernels.pairwise import METRICS, pairwise_distances, reference
+from rsafast_kernels.pairwise import METRICS, Distances, pairwise_distances, reference
 
 # Worst relative error over the largest distance: a few roundings of products of unit vectors.
 ATOL = {np.float64: 1e-14, np.float32: 2e-6}
@@ -145,6 +145,28 @@ def test_same_for_any_number_of_threads(rng, metric):
     np.testing.assert_array_equal(results[0], results[2])
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize(("n", "p", "step"), [(301, 60, 64), (2100, 3, 256), (23, 4, 23)])
+def test_panels_are_the_whole_bit_for_bit(rng, metric, dtype, n, p, step):
+    x, precision = make(rng, metric, n, p, dtype)
+    whole = pairwise_distances(x, metric, precision=precision)
+    distances = Distances(x, metric, precision=precision)
+    assert (distances.n, distances.dtype, distances.step) == (n, dtype, step)
+    edges = [*range(0, n, 2 * step), n]
+    panels = [distances.panel(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+    np.testing.assert_array_equal(np.concatenate(panels), whole)
+
+
+def test_panels_start_and_end_where_tiles_do(rng):
+    distances = Distances(rng.normal(size=(301, 60)), "correlation")
+    for first, last in ((1, 301), (0, 70), (64, 0), (64, 64), (0, 302), (-64, 64)):
+        with pytest.raises(InvalidInputError, match="multiples of 64"):
+            distances.panel(first, last)
+    with pytest.raises(InvalidInputError, match="single set"):
+        Distances(rng.normal(size=(2, 30, 4)), "correlation")
+
+
 @pytest.mark.parametrize("metric", METRICS)
 def test_leaves_input_alone_and_takes_any_layout(rng, metric):
     x, precision = make(rng, metric, 14, 22, np.float64)
@@ -178,7 +200,7 @@ def test_every_instruction_set_passes(isa):
     # A fresh process: the instruction set is chosen when the package is imported.
     code = (
         "import numpy as np\n"
-        "from rsafast_kernels.pairwise import METRICS, pairwise_distances, reference\n"
+        "from rsafast_kernels.pairwise import METRICS, Distances, pairwise_distances, reference\n"
         "from rsafast_kernels import _native\n"
         f"assert _native.isa == {isa!r}\n"
         "r = np.random.default_rng(0)\n"

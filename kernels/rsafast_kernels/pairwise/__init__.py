@@ -17,14 +17,22 @@ from functools import cache, partial
 from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 from threadpoolctl import ThreadpoolController
 
 from rsafast_kernels._native import native
 from rsafast_kernels._threads import num_threads
 from rsafast_kernels.errors import InvalidInputError
 
-__all__ = ["METRICS", "Metric", "check_rows", "cholesky_factor", "pairwise_distances"]
+__all__ = [
+    "METRICS",
+    "Distances",
+    "Metric",
+    "check_rows",
+    "cholesky_factor",
+    "pairwise_distances",
+    "working_bytes",
+]
 
 Metric = Literal[
     "correlation",
@@ -169,6 +177,76 @@ def pairwise_distances(
     return out if array.ndim == _stacked_ndim(metric) else out[0]
 
 
+class Distances:
+    """Distances of all pairs of rows, some rows at a time: the same numbers in less memory.
+
+    Parameters
+    ----------
+    x, metric, precision, prior_lambda, prior_weight
+        As of :func:`pairwise_distances`, for a single set: (n, p), or (folds, n, p) for
+        "crossnobis".
+
+    Attributes
+    ----------
+    n : rows.
+    dtype : of the distances: float32 for float32 input, else float64.
+    step : panels start at multiples of this many rows. The last one ends with row n.
+
+    Raises
+    ------
+    InvalidInputError
+        As :func:`pairwise_distances`.
+
+    Examples
+    --------
+    >>> from rsafast_kernels.pairwise import Distances
+    >>> distances = Distances([[0.0, 0.0], [3.0, 4.0], [0.0, 1.0]], "euclidean")
+    >>> distances.panel(0, 3)
+    array([5.        , 1.        , 4.24264069])
+    """
+
+    def __init__(
+        self,
+        x: ArrayLike,
+        metric: Metric,
+        *,
+        precision: ArrayLike | None = None,
+        prior_lambda: float = 1.0,
+        prior_weight: float = 0.1,
+    ) -> None:
+        if metric not in METRICS:
+            raise InvalidInputError(f"metric is {metric!r}; choose one of {', '.join(METRICS)}")
+        array = _as_float(x)
+        sets = _stack(array, metric)
+        if array.ndim == _stacked_ndim(metric):
+            raise InvalidInputError(f"x must be a single set, got shape {array.shape}")
+        whitener = _whitener(precision, metric, sets.shape[-1])
+        _check_values(sets, metric, prior_lambda, prior_weight)
+        self.n, self.dtype = sets.shape[-2], array.dtype
+        self.step = self.n if _is_small(self.n, sets[0].size) else _tile_rows(self.n)
+        prior = (prior_lambda, prior_weight)
+        self._form = _formed(sets[0], metric, "x", whitener, prior, num_threads())
+
+    def panel(self, first: int, last: int) -> FloatArray:
+        """Distances of the rows first..last with all rows after them, in squareform order.
+
+        Raises
+        ------
+        InvalidInputError
+            Where `first`, or a `last` that is not n, is no multiple of `step`.
+        """
+        edges_fit = first % self.step == 0 and (last == self.n or last % self.step == 0)
+        if not 0 <= first < last <= self.n or not edges_fit:
+            raise InvalidInputError(
+                f"a panel of {self.n} rows starts and ends at multiples of {self.step}, or ends"
+                f" with the last row; got {first} to {last}"
+            )
+        pairs = [row * self.n - row * (row + 1) // 2 for row in (first, last)]
+        out = np.empty(pairs[1] - pairs[0], self.dtype)
+        _fill(self._form, out, first, last, num_threads())
+        return out
+
+
 def _distances(
     rows: FloatArray,
     metric: str,
@@ -178,19 +256,40 @@ def _distances(
     out: FloatArray,
     workers: int,
 ) -> None:
-    if metric == "cityblock":
-        native.pairwise_cityblock(rows, out, workers)
-        return
-    if len(rows) * rows.size <= _INLINE_PRODUCTS:
+    if _is_small(len(rows), rows.size):
         workers = 1  # kernel threads that still spin would hold up those of BLAS by milliseconds
+    form = _formed(rows, metric, name, whitener, prior, workers)
+    _fill(form, out, 0, rows.shape[-2], workers)
+
+
+def _formed(
+    rows: FloatArray,
+    metric: str,
+    name: str,
+    whitener: Float64Array | None,
+    prior: tuple[float, float],
+    workers: int,
+) -> _Bilinear | FloatArray:
+    """The metric as inner products; for city block, which has none, the rows themselves."""
+    if metric == "cityblock":
+        return rows
     if metric == "poisson":
-        _condense(_poisson(rows, *prior, workers), out, workers)
-    elif metric == "crossnobis":
-        _condense(_crossnobis(rows, whitener, workers), out, workers)
-    elif metric in ("correlation", "cosine"):
-        _condense(_unit(rows, metric, name, workers), out, workers)
+        return _poisson(rows, *prior, workers)
+    if metric == "crossnobis":
+        return _crossnobis(rows, whitener, workers)
+    if metric in ("correlation", "cosine"):
+        return _unit(rows, metric, name, workers)
+    return _squared(rows, metric, whitener, workers)
+
+
+def _fill(
+    form: _Bilinear | FloatArray, out: FloatArray, first: int, last: int, workers: int
+) -> None:
+    """Distances of the rows first..last with those after them."""
+    if isinstance(form, _Bilinear):
+        _condense(form, out, first, last, workers)
     else:
-        _condense(_squared(rows, metric, whitener, workers), out, workers)
+        native.pairwise_cityblock(form, out, first, last, workers)
 
 
 def cholesky_factor(precision: ArrayLike, p: int, name: str = "precision") -> Float64Array:
@@ -217,6 +316,21 @@ def cholesky_factor(precision: ArrayLike, p: int, name: str = "precision") -> Fl
             f"{name} is not positive definite; regularise the covariance before inverting it"
         ) from None
     return np.asarray(factor, dtype=np.float64)
+
+
+def working_bytes(shape: tuple[int, ...], dtype: DTypeLike, metric: Metric) -> int:
+    """Most bytes that :class:`Distances` takes beside its input and the panels.
+
+    Parameters
+    ----------
+    shape, dtype : of the input
+    metric : see :func:`pairwise_distances`
+    """
+    size, own = math.prod(shape), np.dtype(dtype).itemsize
+    # Rectified features are centred in float64 ("correlation", "cosine").
+    copies = {"cityblock": 0, "correlation": own + 8, "cosine": own + 8, "euclidean": own,
+              "sqeuclidean": own, "mahalanobis": own + 16}  # fmt: skip
+    return size * copies.get(metric, 32) + num_threads() * 8 * _TILE_ROWS * _TILE_COLUMNS
 
 
 def check_rows(x: ArrayLike, metric: Metric) -> None:
@@ -417,7 +531,17 @@ def _poisson(x: FloatArray, prior_lambda: float, prior_weight: float, workers: i
     )
 
 
-def _condense(form: _Bilinear, out: FloatArray, workers: int) -> None:
+def _is_small(n: int, values: int) -> bool:
+    """Whether one tile in the calling thread holds all pairs of n rows of so many values."""
+    return n * values <= _INLINE_PRODUCTS
+
+
+def _tile_rows(n: int) -> int:
+    """Rows of a tile: at least about eight tiles, so that no thread is left without."""
+    return min(_TILE_ROWS, 32 * -(-n // 256))
+
+
+def _condense(form: _Bilinear, out: FloatArray, first: int, last: int, workers: int) -> None:
     """Make the products a tile at a time and finish each straight into `out`.
 
     The tiles, and so the results, depend on the shape alone. Each tile's product runs on one BLAS
@@ -427,25 +551,25 @@ def _condense(form: _Bilinear, out: FloatArray, workers: int) -> None:
     dtype = form.left.dtype
     # float32 input whose products are float64 is rounded at the end.
     target = out if out.dtype == dtype else np.empty(out.shape, dtype=dtype)
-    n, width = form.left.shape
-    if n * n * width <= _INLINE_PRODUCTS:
-        _tile(form, target, 0, n, 0, n)
+    n = len(form.left)
+    height = _tile_rows(n)
+    if _is_small(n, form.left.size):
+        _tile(form, target, 0, 0, n, 0, n)
     else:
-        # At least about eight tiles, so that no thread is left without.
-        height = min(_TILE_ROWS, 32 * -(-n // 256))
         tiles = [
-            (first, min(first + height, n), column, min(column + _TILE_COLUMNS, n))
-            for first in range(0, n, height)
-            for column in range(first, n, _TILE_COLUMNS)
+            (first, row, min(row + height, last), column, min(column + _TILE_COLUMNS, n))
+            for row in range(first, last, height)
+            for column in range(row, n, _TILE_COLUMNS)
         ]
-        run_tiles = [partial(_tile, form, target, *tile) for tile in tiles]
-        _run(run_tiles, workers)
+        _run([partial(_tile, form, target, *tile) for tile in tiles], workers)
     if target is not out:
         out[:] = target
 
 
-def _tile(form: _Bilinear, out: FloatArray, first: int, last: int, column: int, end: int) -> None:
-    """Distances of rows first..last with rows column..end."""
+def _tile(
+    form: _Bilinear, out: FloatArray, begin: int, first: int, last: int, column: int, end: int
+) -> None:
+    """Distances of rows first..last with rows column..end; `out` starts with row `begin`."""
     native.pairwise_finish(
         form.left[first:last] @ form.right[column:end].T,
         first,
@@ -466,6 +590,7 @@ def _tile(form: _Bilinear, out: FloatArray, first: int, last: int, column: int, 
         form.factor,
         form.top,
         form.root,
+        begin,
     )
 
 

@@ -133,6 +133,9 @@ void centred_rows(Array<const S> x, Array<T> z, Array<double> norms, double fact
     }
 }
 
+// Where the pairs of row i start in squareform order.
+inline Index row_start(Index i, Index n) { return i * n - i * (i + 1) / 2; }
+
 enum Form { squares, products, folds };
 
 // The distance of two source rows from their differences, in float64.
@@ -165,16 +168,17 @@ inline double direct(Form form, Index width, Index parts, D difference) {
 //   value = offset_i + offset_j - weight g_ij,
 // recomputed from `source` where value < max(tau (bound_i + bound_j), floor). `pre`, `shift` and
 // `scale` are per row or empty (raw rows). Then out = factor * min(value, top), rooted if asked.
+// `out` starts with the pairs of row `begin`.
 template <class S, class T>
 void finish(Array<const T> g, Index first, Index column, Array<T> out, Array<const double> offset,
             Array<const double> bound, double weight, double tau, double floor,
             Array<const S> source, Array<const double> pre, Array<const double> shift,
             Array<const double> scale, int form_code, Index parts, double direct_factor,
-            double factor, double top, bool root) {
+            double factor, double top, bool root, Index begin) {
     const Index block = static_cast<Index>(g.shape(0)), stride = static_cast<Index>(g.shape(1));
     const Index n = static_cast<Index>(offset.shape(0)), width = static_cast<Index>(source.shape(1));
     const T* products_of = g.data();
-    T* condensed = out.data();
+    T* condensed = out.data() - row_start(begin, n);
     const double *offsets = offset.data(), *bounds = bound.data();
     const bool normalised = scale.size() > 0;
     const double *pres = pre.data(), *shifts = shift.data(), *scales = scale.data();
@@ -184,7 +188,7 @@ void finish(Array<const T> g, Index first, Index column, Array<T> out, Array<con
     for (Index b = 0; b < block; ++b) {
         const Index i = first + b;
         const T* gi = products_of + b * stride - column;
-        T* to = condensed + (i * n - i * (i + 1) / 2 - i - 1);
+        T* to = condensed + row_start(i, n) - i - 1;
         constexpr Index chunk = 64;
         double value[chunk];
         for (Index j0 = std::max(i + 1, column); j0 < column + stride; j0 += chunk) {
@@ -253,12 +257,13 @@ inline void cityblock_4x2(const T* const x[4], const T* const y[2], Index count,
         }
 }
 
-// Sum of |x_i - x_j|, tiles of rows by strips of features: a strip of a tile stays in L1.
+// Sum of |x_i - x_j|, tiles of rows by strips of features: a strip of a tile stays in L1. For the rows i
+// from `begin`, a multiple of 32, to `end`; `out` starts with the pairs of row `begin`.
 template <class T>
-void cityblock(Array<const T> x, Array<T> out, int threads) {
+void cityblock(Array<const T> x, Array<T> out, Index begin, Index end, int threads) {
     const Index n = static_cast<Index>(x.shape(0)), p = static_cast<Index>(x.shape(1));
     const T* rows = x.data();
-    T* condensed = out.data();
+    T* condensed = out.data() - row_start(begin, n);
     constexpr Index tile = 32;
     const Index strip = 4096 / static_cast<Index>(sizeof(T));
     const Index tiles = (n + tile - 1) / tile;
@@ -266,7 +271,7 @@ void cityblock(Array<const T> x, Array<T> out, int threads) {
 #if defined(_OPENMP)
 #pragma omp parallel for num_threads(threads) schedule(dynamic) if (n * n * p > 65536)
 #endif
-    for (Index pair = 0; pair < tiles * tiles; ++pair) {
+    for (Index pair = begin / tile * tiles; pair < (end + tile - 1) / tile * tiles; ++pair) {
         const Index ti = pair / tiles, tj = pair % tiles;
         if (tj < ti) continue;
         double sums[tile / 4][tile / 2][4][2] = {};
@@ -287,10 +292,10 @@ void cityblock(Array<const T> x, Array<T> out, int threads) {
                 }
             }
         }
-        for (Index i = ti * tile; i < std::min(n, (ti + 1) * tile); ++i)
+        for (Index i = ti * tile; i < std::min(end, (ti + 1) * tile); ++i)
             for (Index j = std::max(i + 1, tj * tile); j < std::min(n, (tj + 1) * tile); ++j) {
                 const Index r = i - ti * tile, c = j - tj * tile;
-                condensed[i * n - i * (i + 1) / 2 - i - 1 + j] =
+                condensed[row_start(i, n) - i - 1 + j] =
                     static_cast<T>(sums[r / 4][c / 2][r % 4][c % 2]);
             }
     }
@@ -303,7 +308,7 @@ void bind_finish(nb::module_& m) {
           nb::arg("weight"), nb::arg("tau"), nb::arg("floor"), nb::arg("source").noconvert(),
           nb::arg("pre").noconvert(), nb::arg("shift").noconvert(), nb::arg("scale").noconvert(),
           nb::arg("form"), nb::arg("parts"), nb::arg("direct_factor"), nb::arg("factor"),
-          nb::arg("top"), nb::arg("root"));
+          nb::arg("top"), nb::arg("root"), nb::arg("begin"));
 }
 
 template <class T>
@@ -312,7 +317,7 @@ void bind_rows(nb::module_& m) {
           nb::arg("pre").noconvert(), nb::arg("shift").noconvert(), nb::arg("scale").noconvert(),
           nb::arg("centre"), nb::arg("threads"));
     m.def("pairwise_cityblock", &cityblock<T>, nb::arg("x").noconvert(),
-          nb::arg("out").noconvert(), nb::arg("threads"));
+          nb::arg("out").noconvert(), nb::arg("begin"), nb::arg("end"), nb::arg("threads"));
 }
 
 template <class S, class T>
