@@ -57,6 +57,9 @@ if TYPE_CHECKING:
     from rsafast.inference.trajectory.result import Trajectory
     from rsafast.inference.trajectory.simultaneous import Estimates
     from rsafast.io.readers import read_features, read_rdms
+    from rsafast.ondisk.compute import compute_rdm_file
+    from rsafast.ondisk.ranks import rank_rdm_file
+    from rsafast.ondisk.rdm import StoredRDM, open_rdm
     from rsafast.permutation.api import permutation_test
     from rsafast.permutation.result import PermutationResult
     from rsafast.rdms import RDMs
@@ -85,6 +88,7 @@ _HOME = {
     "RunMask": "rsafast.inference.structure.design",
     "SearchlightResult": "rsafast.inference.searchlight.result",
     "SelectModel": "rsafast.inference.models.api",
+    "StoredRDM": "rsafast.ondisk.rdm",
     "SubjectScores": "rsafast.inference.structure.subject_scores",
     "TimeCourses": "rsafast.inference.time.movies",
     "Trajectory": "rsafast.inference.trajectory.result",
@@ -99,13 +103,16 @@ _HOME = {
     "cohens_d": "rsafast.inference.exact.effects",
     "compare": "rsafast.comparison",
     "compare_rules": "rsafast.inference.ladder.api",
+    "compute_rdm_file": "rsafast.ondisk.compute",
     "compute_rdms": "rsafast.features",
     "cross_validate": "rsafast.inference.models.crossvalidation",
     "demean_blocks": "rsafast.inference.structure.design",
     "group_cluster_test": "rsafast.inference.time.clusters",
     "noise_ceiling": "rsafast.inference.ceilings.api",
     "noise_precision": "rsafast.inference.structure.noise",
+    "open_rdm": "rsafast.ondisk.rdm",
     "permutation_test": "rsafast.permutation.api",
+    "rank_rdm_file": "rsafast.ondisk.ranks",
     "rdm_movie": "rsafast.inference.time.movies",
     "rdm_regression": "rsafast.inference.decomposition.regression",
     "read_features": "rsafast.io.readers",
@@ -144,6 +151,7 @@ __all__ = [
     "RunMask",
     "SearchlightResult",
     "SelectModel",
+    "StoredRDM",
     "SubjectScores",
     "TimeCourses",
     "Trajectory",
@@ -158,13 +166,16 @@ __all__ = [
     "cohens_d",
     "compare",
     "compare_rules",
+    "compute_rdm_file",
     "compute_rdms",
     "cross_validate",
     "demean_blocks",
     "group_cluster_test",
     "noise_ceiling",
     "noise_precision",
+    "open_rdm",
     "permutation_test",
+    "rank_rdm_file",
     "rdm_movie",
     "rdm_regression",
     "read_features",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from typing import Any, Literal, TypeAlias, cast
 
@@ -123,13 +124,103 @@ def compute_rdms(
     _check_choices(metric, normalize, device, missing)
     layers, default_names = _layers(features)
     n_rows = _common_rows(layers)
-    ids: list[Any] | None = None
-    if isinstance(noise_precision, NoisePrecision) and noise_precision.runs is None:
-        noise_precision = noise_precision.precision
+    noise_precision = _plain(noise_precision)
     if metric == "crossnobis":
         design = _design(labels, folds, n_rows, missing)
         if not design.complete or isinstance(noise_precision, NoisePrecision | Mapping):
             return _fold_by_fold(layers, design, noise_precision, normalize, names, default_names)
+    patterns = _patterns(layers, n_rows, metric, labels, noise_precision, folds)
+    vectors = np.empty((len(layers), patterns.n * (patterns.n - 1) // 2))
+    for row, (name, x) in zip(vectors, patterns.layers, strict=True):
+        distances = partial(pairwise_distances, precision=patterns.precision)
+        row[:] = _in_layer(name, distances, x, kernel_metric(metric, normalize))
+        normalise(row, metric, normalize, x.shape[-1])
+    return RDMs.from_vectors(
+        vectors,
+        labels=cast(Any, patterns.ids),
+        names=names if names is not None else default_names,
+        measure=measure_name(metric, normalize),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Patterns:
+    """What the kernel is given: layers of (n, p), for "crossnobis" (folds, n, p), all checked."""
+
+    layers: _Layers
+    ids: list[Hashable] | None
+    n: int
+    precision: ArrayLike | None
+
+
+def one_layer(
+    features: ArrayLike | Mapping[str, ArrayLike],
+    metric: Metric,
+    labels: Sequence[Any] | NDArray[Any] | None,
+    noise_precision: Precision | None,
+    folds: Sequence[Any] | NDArray[Any] | None,
+    normalize: str | None,
+) -> tuple[Patterns, str | None]:
+    """Checked patterns of a single layer, as of :func:`compute_rdms`, and its name if it has one.
+
+    Raises
+    ------
+    InvalidInputError
+        As :func:`compute_rdms`; for several layers; and for designs and precisions that it works
+        through fold by fold.
+    """
+    _check_choices(metric, normalize, "cpu", "error")
+    layers, names = _layers(features)
+    if len(layers) != 1:
+        raise InvalidInputError(
+            f"features holds {len(layers)} layers, and a file of one RDM takes one; write one file"
+            " a layer"
+        )
+    n_rows = _common_rows(layers)
+    noise_precision = _plain(noise_precision)
+    if isinstance(noise_precision, NoisePrecision | Mapping):
+        raise InvalidInputError(
+            "one noise_precision a fold is worked through fold by fold: use compute_rdms"
+        )
+    patterns = _patterns(layers, n_rows, metric, labels, noise_precision, folds)
+    return patterns, None if names is None else names[0]
+
+
+def kernel_metric(metric: Metric, normalize: str | None) -> Metric:
+    """Metric that the kernel computes; :func:`normalise` makes of it what was asked for."""
+    return "sqeuclidean" if normalize == "channels" and metric == "euclidean" else metric
+
+
+def normalise(
+    values: NDArray[np.floating], metric: Metric, normalize: str | None, channels: int
+) -> None:
+    """Bring the kernel's distances to the scale asked for, in place."""
+    if normalize is None or metric in ("correlation", "cosine"):
+        return
+    if metric == "mahalanobis":
+        values *= values
+    values /= channels
+
+
+def measure_name(metric: Metric, normalize: str | None) -> str:
+    """What RDMs of this metric call their `measure`."""
+    return metric if normalize is None else f"{metric} / channels"
+
+
+def _plain(noise_precision: Precision | None) -> Precision | None:
+    """The matrix of a precision that is the same in every fold."""
+    if isinstance(noise_precision, NoisePrecision) and noise_precision.runs is None:
+        return noise_precision.precision
+    return noise_precision
+
+
+def _patterns(
+    layers: _Layers, n_rows: int, metric: Metric, labels: Any, noise_precision: Any, folds: Any
+) -> Patterns:
+    """Check everything before the first layer is worked on."""
+    ids: list[Hashable] | None = None
+    if metric == "crossnobis":
+        design = _design(labels, folds, n_rows, "error")
         ids = design.ids
         layers = [(name, _fold_patterns(x, design.members)) for name, x in layers]
         n_rows = len(ids)
@@ -141,16 +232,7 @@ def compute_rdms(
     precision = _one_precision(noise_precision, metric, layers)
     for name, x in layers:
         _in_layer(name, check_rows, x, metric)
-
-    vectors = np.empty((len(layers), n_rows * (n_rows - 1) // 2))
-    for row, (name, x) in zip(vectors, layers, strict=True):
-        row[:] = _in_layer(name, _distances, x, metric, precision, normalize)
-    return RDMs.from_vectors(
-        vectors,
-        labels=ids,
-        names=names if names is not None else default_names,
-        measure=metric if normalize is None else f"{metric} / channels",
-    )
+    return Patterns(layers, ids, n_rows, precision)
 
 
 def _check_stimuli(n: int) -> None:
@@ -424,19 +506,3 @@ def _in_layer(name: str, function: Any, *arguments: Any) -> Any:
     except InvalidInputError as error:
         raise InvalidInputError(f"{name}: {error}") from None
 
-
-def _distances(
-    x: NDArray[np.floating],
-    metric: Metric,
-    noise_precision: ArrayLike | None,
-    normalize: str | None,
-) -> NDArray[np.float64]:
-    squared = normalize == "channels"
-    kernel_metric = cast(Metric, "sqeuclidean") if squared and metric == "euclidean" else metric
-    values = pairwise_distances(x, kernel_metric, precision=noise_precision).astype(np.float64)
-    if not squared or metric in ("correlation", "cosine"):
-        return values
-    if metric == "mahalanobis":
-        values *= values
-    values /= x.shape[-1]
-    return values

@@ -133,7 +133,7 @@ class RDMs:
         if measure is not None and not isinstance(measure, str):
             raise InvalidInputError(f"measure must be a str or None, got {measure!r}")
         self._n = n
-        self._labels = _checked_labels(labels, n)
+        self._labels = checked_labels(labels, n)
         self._names = _checked_names(names, len(vectors))
         self._measure = measure
         self._descriptors = _checked_descriptors(descriptors or {}, len(vectors))
@@ -205,7 +205,7 @@ class RDMs:
         InvalidInputError
             Where this object has no labels, or `labels` is not a reordering of them.
         """
-        wanted = _checked_labels(labels, self._n)
+        wanted = checked_labels(labels, self._n)
         if wanted is None or self._labels is None:
             raise InvalidInputError("reorder needs labels on both sides; pass labels= to RDMs")
         if wanted == self._labels:
@@ -556,7 +556,8 @@ def _sequence(values: Any, what: str) -> list[Any]:
     return [value.item() if isinstance(value, np.generic) else value for value in values]
 
 
-def _checked_labels(labels: Any, n: int) -> tuple[Label, ...] | None:
+def checked_labels(labels: Any, n: int) -> tuple[Label, ...] | None:
+    """Labels of n stimuli: unique, all str or all int. None stays None."""
     if labels is None:
         return None
     values = _sequence(labels, "labels")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, TypeAlias
 
@@ -144,10 +144,15 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} inside a dict has no JSON form")
 
 
-def read_fields(group: h5py.Group) -> dict[str, Any]:
-    """Read every dataset of `group` that :func:`write_fields` wrote; subgroups are left out."""
+def read_fields(group: h5py.Group, but: Collection[str] = ()) -> dict[str, Any]:
+    """Read every dataset of `group` that :func:`write_fields` wrote, `but` these.
+
+    Subgroups are left out.
+    """
     return {
-        name: _read_field(item) for name, item in group.items() if isinstance(item, h5py.Dataset)
+        name: _read_field(item)
+        for name, item in group.items()
+        if isinstance(item, h5py.Dataset) and name not in but
     }
 
 

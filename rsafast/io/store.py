@@ -25,8 +25,7 @@ def save_rdms(rdms: RDMs, path: hdf5.PathInput) -> None:
     InvalidInputError
         For a name that does not end in .h5 or .hdf5, and for a folder that cannot be written.
     """
-    if Path(path).suffix.lower() not in HDF5_SUFFIXES:
-        raise InvalidInputError(f"{path}: RDMs are saved as HDF5; choose a name ending in .h5")
+    check_suffix(path)
 
     def fill(file: h5py.File) -> None:
         hdf5.write_header(file, "rdms")
@@ -44,6 +43,12 @@ def save_rdms(rdms: RDMs, path: hdf5.PathInput) -> None:
         hdf5.write_fields(file.create_group("descriptors", track_order=True), rdms.descriptors)
 
     hdf5.write_atomic(path, fill)
+
+
+def check_suffix(path: hdf5.PathInput) -> None:
+    """Raise for a name that does not say HDF5."""
+    if Path(path).suffix.lower() not in HDF5_SUFFIXES:
+        raise InvalidInputError(f"{path}: RDMs are saved as HDF5; choose a name ending in .h5")
 
 
 def load_rdms(path: hdf5.PathInput) -> RDMs:

@@ -1,5 +1,6 @@
 """Distances against the float64 reference, near-duplicates and extremes first of all."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -154,7 +155,7 @@ def test_panels_are_the_whole_bit_for_bit(rng, metric, dtype, n, p, step):
     distances = Distances(x, metric, precision=precision)
     assert (distances.n, distances.dtype, distances.step) == (n, dtype, step)
     edges = [*range(0, n, 2 * step), n]
-    panels = [distances.panel(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+    panels = [distances.panel(a, b) for a, b in itertools.pairwise(edges)]
     np.testing.assert_array_equal(np.concatenate(panels), whole)
 
 

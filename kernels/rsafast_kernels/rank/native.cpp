@@ -8,6 +8,7 @@
 //    that came out full (never quadratic), one insertion pass. Ranks replace the keys in place.
 // 4. Walking the input again, bucket by bucket number, reads the ranks back in streams: no random
 //    access to memory, and no index is ever moved.
+#include "counting.hpp"
 #include "registry.hpp"
 
 #include <algorithm>
@@ -327,4 +328,5 @@ RSAFAST_KERNEL(rank) {
           nb::arg("threads"));
     m.def("first_non_finite", &first_non_finite<float>, nb::arg("values").noconvert(),
           nb::arg("threads"));
+    rsafast::counting::bind(m);
 }

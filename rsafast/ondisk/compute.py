@@ -1,0 +1,168 @@
+"""Features to an RDM on disk, some rows at a time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from rsafast_kernels.atomic import PathInput
+from rsafast_kernels.pairwise import Distances, Metric, working_bytes
+
+from rsafast.errors import InvalidInputError
+from rsafast.features import Patterns, Precision, kernel_metric, measure_name, normalise, one_layer
+from rsafast.io import hdf5
+from rsafast.io.provenance import array_hash
+from rsafast.io.store import check_suffix
+from rsafast.memory import format_bytes, parse_bytes
+from rsafast.ondisk.rdm import StoredRDM, create_rdm, open_rdm, row_start, write_values
+from rsafast.ondisk.work import Work, resumable
+from rsafast.progress import track
+from rsafast.rdms import checked_labels
+
+Stored = Literal["float32", "float16", "float64"]
+_WRITE_BYTES = 2**27  # of a panel: what is computed again after a kill, and much for one write
+_LEAST_ROWS = 256  # of a panel
+
+
+def compute_rdm_file(
+    features: ArrayLike | Mapping[str, ArrayLike],
+    path: PathInput,
+    metric: Metric = "correlation",
+    *,
+    dtype: Stored = "float32",
+    labels: Sequence[Any] | NDArray[Any] | None = None,
+    noise_precision: Precision | None = None,
+    folds: Sequence[Any] | NDArray[Any] | None = None,
+    normalize: Literal["channels"] | None = None,
+    name: str | None = None,
+    memory_budget: int | str | None = None,
+    resume: bool = True,
+    progress: bool = True,
+) -> StoredRDM:
+    """Compute an RDM straight into a file: for RDMs that do not fit in memory.
+
+    The values are those of :func:`rsafast.compute_rdms`, rounded to `dtype`, and the file is one
+    that :meth:`rsafast.RDMs.load` and every command read. A run that was killed goes on where it
+    stopped when it is called again with the same arguments, to the same values.
+
+    Parameters
+    ----------
+    features : (n, p) array, a NumPy memory map of one, or {name: (n, p)}
+        n stimuli by p channels. A normalised copy is held in memory (see `memory_budget`).
+    path : file to write, .h5; one that exists is replaced at the end
+    metric, labels, noise_precision, folds, normalize
+        As of :func:`rsafast.compute_rdms`; "crossnobis" for complete designs.
+    dtype : {"float32", "float16", "float64"}
+        What a dissimilarity is stored in. Rounding moves a value by at most 6e-8 (float32) or 5e-4
+        (float16) of itself. Then scores move by less than 1e-6, or by some 1e-4 with float16, whose
+        2,049 values between 1 and 3 tie many pairs; it halves the file.
+    name : name of the RDM; by default that of a mapping's key, or "rdm 0"
+    memory_budget : bytes or a size like "2GB", optional
+        For working arrays beside `features`; by default 2 GB, or a quarter of a small machine.
+    resume : False starts anew
+    progress : show a bar of the rows done
+
+    Returns
+    -------
+    StoredRDM
+        The file, opened: its values are mapped, not read.
+
+    Raises
+    ------
+    InvalidInputError
+        As :func:`rsafast.compute_rdms`; for several layers; where the budget or the disk is too
+        small, before the work starts; where a value does not fit float16; and while another process
+        writes the same file.
+
+    Examples
+    --------
+    >>> import numpy as np, rsafast as rf, tempfile
+    >>> features = np.random.default_rng(0).standard_normal((300, 20)).astype(np.float32)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     stored = rf.compute_rdm_file(features, f"{folder}/rdm.h5")
+    ...     bool(np.all(stored.values == rf.compute_rdms(features).vectors[0]))
+    True
+    """
+    check_suffix(path)
+    if dtype not in get_args(Stored):
+        raise InvalidInputError(f"dtype is {dtype!r}; choose one of {', '.join(get_args(Stored))}")
+    patterns, own_name = one_layer(features, metric, labels, noise_precision, folds, normalize)
+    x, n = patterns.layers[0][1], patterns.n
+    ids = checked_labels(patterns.ids, n)
+    budget = parse_bytes(memory_budget)
+    row = _row_bytes(n, x.dtype, dtype, normalize)
+    needed = working_bytes(x.shape, x.dtype, metric) + _LEAST_ROWS * row
+    if needed > budget:
+        raise InvalidInputError(
+            f"memory_budget of {format_bytes(budget)} is too small: {n} stimuli of {x.shape[-1]}"
+            f" channels need {format_bytes(needed)}; raise it, or give fewer channels"
+        )
+    name = name or own_name or "rdm 0"
+    key = _key(patterns, metric, normalize, dtype, ids, name)
+    with resumable(path, key, resume=resume) as work:
+        if not work.done:
+            create_rdm(
+                work.file, dtype, n, labels=ids, name=name, measure=measure_name(metric, normalize),
+                target=path,
+            )  # fmt: skip
+        distances = Distances(x, kernel_metric(metric, normalize), precision=patterns.precision)
+        rows = _LEAST_ROWS + min(_WRITE_BYTES, budget - needed) // row
+        with track(n, f"{metric} of {n:,} stimuli", progress) as advance:
+            for first, last in _panels(work, distances, rows):
+                panel = _stored(distances.panel(first, last), metric, normalize, x.shape[-1], dtype)
+                write_values(work.file, panel, row_start(first, n), path)
+                work.record(range(first // distances.step, -(-last // distances.step)))
+                advance(last - first)
+    return open_rdm(path)
+
+
+def _row_bytes(n: int, features: np.dtype[Any], stored: Stored, normalize: str | None) -> int:
+    """Most bytes of one row of a panel: as computed, as normalised and as stored."""
+    return n * (features.itemsize + np.dtype(stored).itemsize + 8 * (normalize is not None))
+
+
+def _key(
+    patterns: Patterns, metric: str, normalize: str | None, dtype: str, ids: Any, name: str
+) -> str:
+    """What a file in the making must agree on to be taken up."""
+    x = patterns.layers[0][1]
+    precision = None if patterns.precision is None else array_hash(np.asarray(patterns.precision))
+    what = (array_hash(x), metric, normalize, dtype, precision, ids, name, hdf5.FORMAT)
+    return hashlib.sha256(repr(what).encode()).hexdigest()
+
+
+def _panels(work: Work, distances: Distances, rows: int) -> Iterator[tuple[int, int]]:
+    """Rows first..last still to be computed: whole parts, as many at a time as `rows` allow."""
+    step, n = distances.step, distances.n
+    most = max(1, rows // step)
+    missing = [part for part in range(-(-n // step)) if part not in work.done]
+    first = 0
+    for place, part in enumerate(missing):
+        last = place + 1 == len(missing) or missing[place + 1] != part + 1
+        if last or place + 1 - first == most:
+            yield missing[first] * step, min(n, (part + 1) * step)
+            first = place + 1
+
+
+def _stored(
+    values: NDArray[np.floating],
+    metric: Metric,
+    normalize: str | None,
+    channels: int,
+    dtype: Stored,
+) -> NDArray[np.floating]:
+    """Values on the scale asked for, as they are written."""
+    if normalize is not None:
+        values = values.astype(np.float64)
+        normalise(values, metric, normalize, channels)
+    with np.errstate(over="ignore"):
+        out = values.astype(dtype, copy=False)
+    if dtype == "float16" and not np.isfinite(out).all():
+        raise InvalidInputError(
+            f"a dissimilarity of {values.max():.3g} does not fit float16 (65,504 at most); choose"
+            " dtype='float32'"
+        )
+    return out

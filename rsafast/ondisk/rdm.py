@@ -1,0 +1,154 @@
+"""One RDM that stays on disk: created, and mapped to be read in parts."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+from rsafast_kernels.atomic import PathInput
+
+from rsafast._condensed import n_from_pairs, n_pairs
+from rsafast.errors import InvalidInputError
+from rsafast.io import hdf5
+from rsafast.io.provenance import provenance
+from rsafast.ondisk.work import no_room, reserve
+from rsafast.rdms import Label
+
+_DATA = "dissimilarities"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRDM:
+    """An RDM in a file, read where it is used (:func:`rsafast.open_rdm`).
+
+    Attributes
+    ----------
+    path : the file.
+    values : (pairs,) dissimilarities in squareform order, mapped: nothing is read until it is used.
+    n_stimuli : number of stimuli n; pairs = n (n - 1) / 2.
+    labels : (n,) stimulus ids, or None.
+    name, measure : as of :class:`rsafast.RDMs`.
+    """
+
+    path: Path
+    values: np.memmap[Any, np.dtype[Any]] = field(repr=False)
+    n_stimuli: int
+    labels: tuple[Label, ...] | None = field(repr=False)
+    name: str
+    measure: str | None
+
+    def rows(self, first: int, last: int) -> NDArray[Any]:
+        """Dissimilarities of the stimuli first..last with all stimuli after them, row by row."""
+        return self.values[row_start(first, self.n_stimuli) : row_start(last, self.n_stimuli)]
+
+
+def row_start(row: int, n: int) -> int:
+    """Where the pairs of a row start in squareform order."""
+    return row * n - row * (row + 1) // 2
+
+
+def open_rdm(path: PathInput, rdm: int = 0) -> StoredRDM:
+    """Open one RDM of a file without reading its dissimilarities.
+
+    Parameters
+    ----------
+    path : file that :func:`rsafast.compute_rdm_file`, :func:`rsafast.rank_rdm_file` or
+        :meth:`rsafast.RDMs.save` wrote
+    rdm : which one, from 0
+
+    Raises
+    ------
+    InvalidInputError
+        For a file that is missing, damaged or of another kind, and for an RDM that is not there.
+    """
+    with hdf5.read(path, "rdms") as file:
+        data = file[_DATA]
+        (count, pairs), dtype = data.shape, data.dtype
+        n, offset = n_from_pairs(pairs), data.id.get_offset()
+        fields = hdf5.read_fields(file, but=(_DATA,))
+        if n is None or offset is None:
+            raise InvalidInputError(f"{path}: cannot be mapped; read it with RDMs.load")
+        labels, name_of, measure = fields["labels"], fields["names"], fields["measure"]
+    if not 0 <= rdm < count:
+        raise InvalidInputError(f"{path}: holds {count} RDMs, numbered from 0; got {rdm}")
+    return StoredRDM(
+        path=Path(path),
+        values=np.memmap(path, dtype, "r", offset + rdm * pairs * dtype.itemsize, (pairs,)),
+        n_stimuli=n,
+        labels=None if labels is None else tuple(np.asarray(labels).tolist()),
+        name=name_of[rdm],
+        measure=measure,
+    )
+
+
+def create_rdm(
+    file: Path,
+    dtype: DTypeLike,
+    n: int,
+    *,
+    labels: tuple[Label, ...] | None,
+    name: str,
+    measure: str | None,
+    target: PathInput,
+) -> None:
+    """Create the file of one RDM whose dissimilarities are still to be written.
+
+    They lie in one piece, so that they can be written and mapped without HDF5: a kill in the middle
+    of a write leaves the file as sound as before.
+
+    Raises
+    ------
+    InvalidInputError
+        Where the disk has no room for them; `target` is what the message calls the file.
+    """
+    shape, size = (1, n_pairs(n)), n_pairs(n) * np.dtype(dtype).itemsize
+    try:
+        with h5py.File(file, "w") as handle:
+            hdf5.write_header(handle, "rdms")
+            hdf5.write_fields(
+                handle,
+                {
+                    "labels": labels,
+                    "names": (name,),
+                    "measure": measure,
+                    "missing": "error",
+                    "provenance": provenance(),
+                },
+            )
+            handle.create_group("descriptors", track_order=True)
+            layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+            layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+            layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+            h5py.h5d.create(
+                handle.id, _DATA.encode(), h5py.h5t.py_create(np.dtype(dtype)),
+                h5py.h5s.create_simple(shape), layout,
+            )  # fmt: skip
+    except (OSError, RuntimeError) as error:  # h5py has no other word for a file that cannot grow
+        raise no_room(file, size, target, error) from None
+    reserve(file, data_offset(file), size, target)
+
+
+def write_values(file: Path, values: NDArray[Any], start: int, target: PathInput) -> None:
+    """Write dissimilarities from number `start` on, past HDF5, and wait for the disk."""
+    try:
+        with file.open("r+b") as handle:
+            handle.seek(data_offset(file) + start * values.itemsize)
+            handle.write(values.data.cast("B"))
+            handle.flush()
+            os.fsync(handle.fileno())
+    except OSError as error:
+        raise InvalidInputError(
+            f"{target}: could not be written ({error}); what is done is kept, and the same call"
+            " goes on from there"
+        ) from None
+
+
+def data_offset(file: Path) -> int:
+    """Byte of the file at which the dissimilarities start."""
+    with h5py.File(file, "r") as handle:
+        return int(handle[_DATA].id.get_offset())
