@@ -25,6 +25,7 @@ from rsafast.cli import (
     demo,
     doctor,
     features,
+    rank,
     rdm,
     study,
     test,
@@ -41,7 +42,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (demo, rdm, compare, test, bootstrap, ceiling, train, features, study, doctor):
+for module in (demo, rdm, rank, compare, test, bootstrap, ceiling, train, features, study, doctor):
     app.command(module.NAME, help=module.HELP, epilog=module.EXAMPLE)(module.command)
 app.add_typer(data.app, name=data.NAME, help=data.HELP, epilog=data.EXAMPLE)
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from rsafast.cli import _common
 
 if TYPE_CHECKING:
-    from rsafast_kernels.pairwise import Metric
+    from rsafast.ondisk.compute import Stored
 
 NAME = "rdm"
 HELP = "Compute RDMs from features: one RDM a feature matrix (stimuli × channels)."
@@ -50,22 +50,50 @@ def command(
         Path | None,
         typer.Option(help="Fold of every row, one a line, for crossnobis.", show_default="none"),
     ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            help="float32, float16 or float64: compute straight into the file, for one RDM that "
+            "does not fit in memory. A run that was killed goes on where it stopped.",
+            show_default="in memory",
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option(help="With --store: go on where a run that was killed stopped.")
+    ] = True,
+    memory: _common.Memory = None,
+    quiet: _common.Quiet = False,
 ) -> None:
     """Read, compute, write."""
     _common.check_output(out, "--out", (".h5", ".hdf5"))
     from rsafast.features import compute_rdms
     from rsafast.io import read_descriptors, read_features
 
+    budget = _common.parse_memory(memory)
+    if store is None and budget is not None:
+        raise typer.BadParameter("--memory bounds what --store computes; give both")
     layers, own_labels = read_features(features, key=key)
-    rdms = compute_rdms(
-        layers,
-        cast("Metric", metric),  # compute_rdms checks the word and names the choices
-        labels=own_labels if labels is None else _common.read_list(labels, "--labels"),
-        normalize=cast("Literal['channels'] | None", normalize),
-        noise_precision=None if precision is None else _common.read_array(precision, "--precision"),
-        folds=None if folds is None else _common.read_groups(folds, "--folds"),
-    )
+    given: dict[str, Any] = {
+        "metric": metric,  # compute_rdms checks the word and names the choices
+        "labels": own_labels if labels is None else _common.read_list(labels, "--labels"),
+        "normalize": normalize,
+        "noise_precision": precision and _common.read_array(precision, "--precision"),
+        "folds": None if folds is None else _common.read_groups(folds, "--folds"),
+    }
+    if store is not None:
+        from rsafast.ondisk.compute import compute_rdm_file
+
+        stored = compute_rdm_file(
+            layers, out, **given, dtype=cast("Stored", store), memory_budget=budget, resume=resume,
+            progress=not quiet,
+        )  # fmt: skip
+        ctx.obj.append(out)
+        if not quiet:
+            _common.say(f"wrote {out}: 1 RDM of {stored.n_stimuli} stimuli, {metric}, {store}")
+        return
+    rdms = compute_rdms(layers, **given)
     rdms = rdms.with_descriptors(read_descriptors(features, layers))
     rdms.save(out)
     ctx.obj.append(out)
-    _common.say(f"wrote {out}: {rdms.n_rdms} RDMs of {rdms.n_stimuli} stimuli, {metric}")
+    if not quiet:
+        _common.say(f"wrote {out}: {rdms.n_rdms} RDMs of {rdms.n_stimuli} stimuli, {metric}")

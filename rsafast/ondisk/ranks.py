@@ -123,8 +123,9 @@ def _scan(ranker: Ranker, block: NDArray[np.float32], rdm: StoredRDM) -> None:
 
 def _blocks(rdm: StoredRDM) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Numbered blocks of the values, in order."""
-    for part, start in enumerate(range(0, len(rdm.values), _BLOCK)):
-        yield part, np.asarray(rdm.values[start : start + _BLOCK], np.float32)
+    size = len(rdm.values)
+    for part, start in enumerate(range(0, size, _BLOCK)):
+        yield part, rdm.read(start, min(start + _BLOCK, size)).astype(np.float32, copy=False)
 
 
 def _key(rdm: StoredRDM, dtype: str) -> str:

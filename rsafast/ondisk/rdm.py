@@ -42,6 +42,12 @@ class StoredRDM:
     name: str
     measure: str | None
 
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Values start..stop in memory: of mapped ones, pages stay until the system needs them."""
+        values = self.values
+        offset = values.offset + start * values.itemsize
+        return np.fromfile(self.path, values.dtype, stop - start, offset=offset)
+
     def rows(self, first: int, last: int) -> NDArray[Any]:
         """Dissimilarities of the stimuli first..last with all stimuli after them, row by row."""
         return self.values[row_start(first, self.n_stimuli) : row_start(last, self.n_stimuli)]

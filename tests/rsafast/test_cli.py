@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 import pytest
+from scipy.stats import rankdata
 from synthetic_results import make_result
 
 from rsafast.cli import main
@@ -13,7 +14,7 @@ from rsafast.errors import InvalidInputError
 from rsafast.permutation.result import PermutationResult
 from rsafast.rdms import RDMs
 
-COMMANDS = ["demo", "rdm", "compare", "test", "ceiling", "doctor"]
+COMMANDS = ["demo", "rdm", "rank", "compare", "test", "ceiling", "doctor"]
 
 
 @pytest.fixture
@@ -236,6 +237,27 @@ def test_rdm_computes_and_saves(tmp_path, capsys):
     expected = 1 - np.corrcoef(features)[np.triu_indices(6, 1)]
     np.testing.assert_allclose(rdms.vectors[0], expected, rtol=1e-5, atol=1e-6)
     assert "wrote" in capsys.readouterr().err
+
+
+def test_rdm_and_rank_on_disk_are_those_in_memory(tmp_path, capsys):
+    features = np.random.default_rng(0).normal(size=(60, 9)).astype(np.float32)
+    np.save(tmp_path / "it.npy", features)
+    npy, rdm, ranks, whole = (
+        str(tmp_path / name) for name in ("it.npy", "it.h5", "ranks.h5", "whole.h5")
+    )
+    assert main(["rdm", npy, "-o", rdm, "--store", "float32", "--memory", "200MB"]) == 0
+    assert "1 RDM of 60 stimuli, correlation, float32" in capsys.readouterr().err
+    assert main(["rdm", npy, "-o", whole]) == 0
+    values = RDMs.load(whole).vectors
+    np.testing.assert_array_equal(RDMs.load(rdm).vectors, values)
+    capsys.readouterr()
+    assert main(["rank", rdm, "-o", ranks, "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
+    np.testing.assert_array_equal(RDMs.load(ranks).vectors[0], rankdata(values[0]))
+    assert main(["rank", rdm, "-o", ranks, "--store", "uint16"]) == 0
+    assert "ranks of 1,770 pairs, uint16" in capsys.readouterr().err
+    assert main(["rdm", npy, "-o", rdm, "--memory", "200MB"]) == 2
+    assert "--store" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
