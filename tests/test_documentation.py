@@ -100,6 +100,7 @@ def test_readme_runs_as_printed(tmp_path: Path) -> None:
     [
         pytest.param("tutorial.md", marks=pytest.mark.slow),
         pytest.param("study.md", marks=pytest.mark.slow),
+        pytest.param("large.md", marks=pytest.mark.slow),
         *(
             pytest.param(f"data-sets/{path.name}", marks=pytest.mark.slow)
             for path in sorted((ROOT / "docs" / "data-sets").glob("*.md"))

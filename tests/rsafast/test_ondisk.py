@@ -296,3 +296,45 @@ def test_open_rdm_opens_one_of_several(tmp_path, features):
         rf.open_rdm(tmp_path / "two.h5", 2)
     with pytest.raises(InvalidInputError, match="no such file"):
         rf.open_rdm(tmp_path / "none.h5")
+
+
+PEAK = r"""
+import re, sys, tempfile, numpy as np, rsafast as rf
+n, p, budget, seed = map(int, sys.argv[1:5])
+def resident(what):
+    return int(re.search(what + r":\s+(\d+) kB", open("/proc/self/status").read())[1]) * 1024
+with tempfile.TemporaryDirectory() as folder:
+    warm = np.random.default_rng(0).random((300, 40), "f4")
+    rf.rank_rdm_file(rf.compute_rdm_file(warm, folder + "/a.h5"), folder + "/b.h5")
+    x = np.random.default_rng(seed).standard_normal((n, p), sys.argv[5])
+    open("/proc/self/clear_refs", "w").write("5")  # the largest size so far is forgotten
+    before = resident("VmRSS")
+    try:
+        rdm = rf.compute_rdm_file(x, folder + "/a.h5", sys.argv[6], memory_budget=budget)
+        rf.rank_rdm_file(rdm, folder + "/b.h5", memory_budget=budget)
+        print((resident("VmHWM") - before) / budget)
+    except rf.errors.InvalidInputError as error:
+        assert "too small" in str(error), error
+        print(0)
+"""
+
+
+def peak_share(seed):
+    """Peak memory of a random plan over its budget."""
+    rng = np.random.default_rng(seed)
+    n, p = int(rng.integers(300, 5_000)), int(rng.integers(2, 800))
+    budget = int(10 ** rng.uniform(7.9, 9))
+    dtype, metric = rng.choice(["f4", "f8"]), rng.choice(["correlation", "euclidean", "cosine"])
+    given = [n, p, budget, seed, dtype, metric]
+    ended = subprocess.run(
+        [sys.executable, "-c", PEAK, *map(str, given)], capture_output=True, text=True, check=True
+    )
+    return float(ended.stdout), given
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="needs Linux's /proc")
+@pytest.mark.parametrize("seed", range(4))
+def test_peak_memory_keeps_to_the_budget(seed):
+    share, given = peak_share(seed)
+    assert share < 1.1, given
