@@ -51,7 +51,8 @@ def compute_rdm_file(
     Parameters
     ----------
     features : (n, p) array, a NumPy memory map of one, or {name: (n, p)}
-        n stimuli by p channels. A normalised copy is held in memory (see `memory_budget`).
+        n stimuli by p channels. A normalised copy is held in memory (see `memory_budget`); types
+        other than float32 and float64 are converted first, which the budget does not count.
     path : file to write, .h5; one that exists is replaced at the end
     metric, labels, noise_precision, folds, normalize
         As of :func:`rsafast.compute_rdms`; "crossnobis" for complete designs.

@@ -17,7 +17,7 @@ from rsafast.io.store import check_suffix
 from rsafast.memory import format_bytes, parse_bytes
 from rsafast.ondisk.rdm import StoredRDM, create_rdm, open_rdm, write_values
 from rsafast.ondisk.work import resumable
-from rsafast.progress import track
+from rsafast.progress import Advance, track
 
 Ranks = Literal["float32", "uint16"]
 _BLOCK = 2**23  # values at a time: 32 MB as float32
@@ -80,32 +80,18 @@ def rank_rdm_file(
             f"{rdm.path}: holds {rdm.values.dtype} values; counting takes float32 or float16, which"
             " compute_rdm_file writes"
         )
-    size, budget = len(rdm.values), parse_bytes(memory_budget)
+    budget = parse_bytes(memory_budget)
     with (
         resumable(path, _key(rdm, dtype), resume=resume) as work,
-        track(3 * size, f"ranks of {rdm.n_stimuli:,} stimuli", progress) as advance,
+        track(3 * len(rdm.values), f"ranks of {rdm.n_stimuli:,} stimuli", progress) as advance,
     ):
-        ranker = Ranker()
-        for _, block in _blocks(rdm):
-            _scan(ranker, block, rdm)
-            advance(len(block))
-        needed = ranker.table_bytes + 3 * 4 * _BLOCK
-        if needed > budget:
-            raise InvalidInputError(
-                f"memory_budget of {format_bytes(budget)} is too small: the values of {rdm.path}"
-                f" need counters of {format_bytes(needed)}; raise it"
-            )
-        ranker.allocate()
-        for _, block in _blocks(rdm):
-            ranker.count(block)
-            advance(len(block))
-        ranker.finish(dtype)
         if not work.done:
             measure = None if rdm.measure is None else f"{rdm.measure}, ranked"
             create_rdm(
                 work.file, dtype, rdm.n_stimuli, labels=rdm.labels, name=rdm.name, measure=measure,
                 target=path,
             )  # fmt: skip
+        ranker = _counted(rdm, dtype, budget, advance)
         for part, block in _blocks(rdm):
             if part not in work.done:
                 write_values(work.file, ranker.ranks(block), part * _BLOCK, path)
@@ -114,11 +100,27 @@ def rank_rdm_file(
     return open_rdm(path)
 
 
-def _scan(ranker: Ranker, block: NDArray[np.float32], rdm: StoredRDM) -> None:
-    try:
-        ranker.scan(block)
-    except InvalidInputError as error:
-        raise InvalidInputError(f"{rdm.path}: {error}") from None
+def _counted(rdm: StoredRDM, dtype: Ranks, budget: int, advance: Advance) -> Ranker:
+    """The first two passes."""
+    ranker = Ranker()
+    for _, block in _blocks(rdm):
+        try:
+            ranker.scan(block)
+        except InvalidInputError as error:
+            raise InvalidInputError(f"{rdm.path}: {error}") from None
+        advance(len(block))
+    needed = ranker.table_bytes + 3 * 4 * _BLOCK
+    if needed > budget:
+        raise InvalidInputError(
+            f"memory_budget of {format_bytes(budget)} is too small: the values of {rdm.path}"
+            f" need counters of {format_bytes(needed)}; raise it"
+        )
+    ranker.allocate()
+    for _, block in _blocks(rdm):
+        ranker.count(block)
+        advance(len(block))
+    ranker.finish(dtype)
+    return ranker
 
 
 def _blocks(rdm: StoredRDM) -> Iterator[tuple[int, NDArray[np.float32]]]:
