@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from rsafast.ondisk.compute import compute_rdm_file
     from rsafast.ondisk.ranks import rank_rdm_file
     from rsafast.ondisk.rdm import StoredRDM, open_rdm
+    from rsafast.ondisk.score import compare_files
     from rsafast.permutation.api import permutation_test
     from rsafast.permutation.result import PermutationResult
     from rsafast.rdms import RDMs
@@ -102,6 +103,7 @@ _HOME = {
     "cluster_test": "rsafast.inference.time.clusters",
     "cohens_d": "rsafast.inference.exact.effects",
     "compare": "rsafast.comparison",
+    "compare_files": "rsafast.ondisk.score",
     "compare_rules": "rsafast.inference.ladder.api",
     "compute_rdm_file": "rsafast.ondisk.compute",
     "compute_rdms": "rsafast.features",
@@ -165,6 +167,7 @@ __all__ = [
     "cluster_test",
     "cohens_d",
     "compare",
+    "compare_files",
     "compare_rules",
     "compute_rdm_file",
     "compute_rdms",

@@ -75,11 +75,6 @@ def rank_rdm_file(
     if dtype not in get_args(Ranks):
         raise InvalidInputError(f"dtype is {dtype!r}; choose one of {', '.join(get_args(Ranks))}")
     rdm = source if isinstance(source, StoredRDM) else open_rdm(source)
-    if rdm.values.dtype not in (np.float32, np.float16):
-        raise InvalidInputError(
-            f"{rdm.path}: holds {rdm.values.dtype} values; counting takes float32 or float16, which"
-            " compute_rdm_file writes"
-        )
     budget = parse_bytes(memory_budget)
     with (
         resumable(path, _key(rdm, dtype), resume=resume) as work,
@@ -91,7 +86,7 @@ def rank_rdm_file(
                 work.file, dtype, rdm.n_stimuli, labels=rdm.labels, name=rdm.name, measure=measure,
                 target=path,
             )  # fmt: skip
-        ranker = _counted(rdm, dtype, budget, advance)
+        ranker = counted(rdm, dtype, budget, advance)
         for part, block in _blocks(rdm):
             if part not in work.done:
                 write_values(work.file, ranker.ranks(block), part * _BLOCK, path)
@@ -100,8 +95,20 @@ def rank_rdm_file(
     return open_rdm(path)
 
 
-def _counted(rdm: StoredRDM, dtype: Ranks, budget: int, advance: Advance) -> Ranker:
-    """The first two passes."""
+def counted(rdm: StoredRDM, dtype: Ranks, budget: int, advance: Advance) -> Ranker:
+    """The first two of three passes over an RDM: what its values rank.
+
+    Raises
+    ------
+    InvalidInputError
+        For values other than float32 and float16, and those that are not finite; where the counters
+        take more than `budget` bytes.
+    """
+    if rdm.values.dtype not in (np.float32, np.float16):
+        raise InvalidInputError(
+            f"{rdm.path}: holds {rdm.values.dtype} values; counting takes float32 or float16, which"
+            " compute_rdm_file writes"
+        )
     ranker = Ranker()
     for _, block in _blocks(rdm):
         try:

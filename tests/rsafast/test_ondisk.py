@@ -13,7 +13,7 @@ import pytest
 
 import rsafast as rf
 from rsafast.errors import InvalidInputError
-from rsafast.ondisk import compute, work
+from rsafast.ondisk import compute, score, work
 
 METRICS = ("correlation", "cosine", "euclidean", "sqeuclidean", "cityblock", "poisson")
 
@@ -338,3 +338,43 @@ def peak_share(seed):
 def test_peak_memory_keeps_to_the_budget(seed):
     share, given = peak_share(seed)
     assert share < 1.1, given
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("method", ["spearman", "pearson", "cosine"])
+def test_files_compare_as_in_memory(tmp_path, method, dtype, monkeypatch):
+    monkeypatch.setattr(score, "_BLOCK", 5_000)
+    rng = np.random.default_rng(1)
+    layers = [rng.standard_normal((150, 8)) for _ in range(5)]
+    stored = [
+        rf.compute_rdm_file(x, tmp_path / f"{k}.h5", dtype=dtype) for k, x in enumerate(layers)
+    ]
+    loaded = rf.RDMs.concat([rf.RDMs.load(rdm.path) for rdm in stored])
+    got = rf.compare_files([stored[0].path, *stored[1:3]], stored[3:], method)
+    expected = rf.compare(loaded[[0, 1, 2]], loaded[[3, 4]], method)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-12)
+    assert rf.compare_files(stored[0], str(stored[3].path), method).shape == (1, 1)
+
+
+def test_comparing_files_refuses_what_cannot_be_compared(tmp_path, features):
+    def stored(name, x, **options):
+        return rf.compute_rdm_file(x, tmp_path / f"{name}.h5", **options)
+
+    whole = stored("a", features)
+    labels = [f"image {i}" for i in range(301)]
+    first = stored("b", features, labels=labels)
+    other = stored("c", features, labels=labels[::-1])
+    flat = stored("flat", np.eye(301, dtype="f4"), metric="euclidean")
+    for pair, given, message in (
+        ((whole, stored("small", features[:20])), {}, "has 20 stimuli and"),
+        ((first, other), {}, "other stimuli, or the same in another order"),
+        ((whole, whole), {"method": "kendall"}, "compared by spearman, pearson, cosine"),
+        ((whole, []), {}, "one RDM file at least"),
+        ((whole, stored("double", features, dtype="float64")), {}, "holds float64"),
+        ((whole, first), {"memory_budget": "100MB"}, "too small"),
+        ((whole, flat), {}, r"flat\.h5: has no spread"),
+        ((whole, flat), {"method": "pearson"}, r"flat\.h5: has no spread"),
+    ):
+        with pytest.raises(InvalidInputError, match=message):
+            rf.compare_files(*pair, **given)
+    assert rf.compare_files(whole, first)[0, 0] == pytest.approx(1)
