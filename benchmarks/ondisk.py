@@ -7,7 +7,6 @@ those in memory where these fit.
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from scipy.stats import rankdata
+from trajectory_study import peak_bytes
 
 import rsafast as rf
 from rsafast.memory import format_bytes
@@ -61,10 +61,10 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=given.folder) as folder:
-        if given.here:
+    if given.here:
+        with tempfile.TemporaryDirectory(dir=given.folder) as folder:
             print(json.dumps(measure(given.stimuli[0], Path(folder))))
-            return
+        return
     rows = []
     for n in given.stimuli:
         command = [sys.executable, __file__, "--here", "--stimuli", str(n)]
@@ -83,11 +83,6 @@ def line(row: dict[str, float]) -> str:
     seconds = f"{row['seconds_rdm']:.2f} s | {row['seconds_ranks']:.2f} s"
     sizes = f"{format_bytes(memory)} | {format_bytes(disk)}"
     return f"| {row['stimuli']:,} | {row['pairs']:,} | {seconds} | {sizes} |"
-
-
-def peak_bytes() -> int:
-    """Largest resident size of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 if __name__ == "__main__":

@@ -33,6 +33,11 @@ def n_from_pairs(pairs: int) -> int | None:
     return n if n_pairs(n) == pairs else None
 
 
+def row_start(row: int, n: int) -> int:
+    """Where the pairs of a row with the stimuli after it start in the condensed vector."""
+    return row * n - row * (row + 1) // 2
+
+
 def condensed_index(first: NDArray[Any], second: NDArray[Any], n: int) -> NDArray[np.int64]:
     """Places in the condensed vector of the pairs (first, second), first != second."""
     low = np.minimum(first, second).astype(np.int64)
@@ -183,7 +188,7 @@ def _condense_matrices(matrices: NDArray[Any]) -> FloatArray:
             block = _symmetric_block(matrix, start, min(start + rows, n), tolerance, index)
             for i, row in enumerate(block):
                 at = start + i
-                first = at * n - at * (at + 1) // 2
+                first = row_start(at, n)
                 out[index, first : first + n - 1 - at] = row[i + 1 :]
     return out
 

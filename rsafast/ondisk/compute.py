@@ -11,13 +11,14 @@ from numpy.typing import ArrayLike, NDArray
 from rsafast_kernels.atomic import PathInput
 from rsafast_kernels.pairwise import Distances, Metric, working_bytes
 
+from rsafast._condensed import row_start
 from rsafast.errors import InvalidInputError
 from rsafast.features import Patterns, Precision, kernel_metric, measure_name, normalise, one_layer
 from rsafast.io import hdf5
 from rsafast.io.provenance import array_hash
 from rsafast.io.store import check_suffix
 from rsafast.memory import format_bytes, parse_bytes
-from rsafast.ondisk.rdm import StoredRDM, create_rdm, open_rdm, row_start, write_values
+from rsafast.ondisk.rdm import StoredRDM, create_rdm, data_offset, open_rdm, write_values
 from rsafast.ondisk.work import Work, resumable
 from rsafast.progress import track
 from rsafast.rdms import checked_labels
@@ -111,10 +112,11 @@ def compute_rdm_file(
             )  # fmt: skip
         distances = Distances(x, kernel_metric(metric, normalize), precision=patterns.precision)
         rows = _LEAST_ROWS + min(_WRITE_BYTES, budget - needed) // row
+        offset = data_offset(work.file)
         with track(n, f"{metric} of {n:,} stimuli", progress) as advance:
             for first, last in _panels(work, distances, rows):
                 panel = _stored(distances.panel(first, last), metric, normalize, x.shape[-1], dtype)
-                write_values(work.file, panel, row_start(first, n), path)
+                write_values(work.file, panel, offset, row_start(first, n), path)
                 work.record(range(first // distances.step, -(-last // distances.step)))
                 advance(last - first)
     return open_rdm(path)

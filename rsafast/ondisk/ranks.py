@@ -15,7 +15,7 @@ from rsafast.errors import InvalidInputError
 from rsafast.io import hdf5
 from rsafast.io.store import check_suffix
 from rsafast.memory import format_bytes, parse_bytes
-from rsafast.ondisk.rdm import StoredRDM, create_rdm, open_rdm, write_values
+from rsafast.ondisk.rdm import StoredRDM, create_rdm, data_offset, open_rdm, write_values
 from rsafast.ondisk.work import resumable
 from rsafast.progress import Advance, track
 
@@ -87,9 +87,10 @@ def rank_rdm_file(
                 target=path,
             )  # fmt: skip
         ranker = counted(rdm, dtype, budget, advance)
+        offset = data_offset(work.file)
         for part, block in _blocks(rdm):
             if part not in work.done:
-                write_values(work.file, ranker.ranks(block), part * _BLOCK, path)
+                write_values(work.file, ranker.ranks(block), offset, part * _BLOCK, path)
                 work.record(range(part, part + 1))
             advance(len(block))
     return open_rdm(path)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from rsafast_kernels.atomic import PathInput
 
-from rsafast._condensed import n_from_pairs, n_pairs
+from rsafast._condensed import n_from_pairs, n_pairs, row_start
 from rsafast.errors import InvalidInputError
 from rsafast.io import hdf5
 from rsafast.io.provenance import provenance
@@ -51,11 +51,6 @@ class StoredRDM:
     def rows(self, first: int, last: int) -> NDArray[Any]:
         """Dissimilarities of the stimuli first..last with all stimuli after them, row by row."""
         return self.values[row_start(first, self.n_stimuli) : row_start(last, self.n_stimuli)]
-
-
-def row_start(row: int, n: int) -> int:
-    """Where the pairs of a row start in squareform order."""
-    return row * n - row * (row + 1) // 2
 
 
 def open_rdm(path: PathInput, rdm: int = 0) -> StoredRDM:
@@ -139,11 +134,16 @@ def create_rdm(
     reserve(file, data_offset(file), size, target)
 
 
-def write_values(file: Path, values: NDArray[Any], start: int, target: PathInput) -> None:
-    """Write dissimilarities from number `start` on, past HDF5, and wait for the disk."""
+def write_values(
+    file: Path, values: NDArray[Any], offset: int, start: int, target: PathInput
+) -> None:
+    """Write dissimilarities from number `start` on, past HDF5, and wait for the disk.
+
+    `offset` is the file's :func:`data_offset`.
+    """
     try:
         with file.open("r+b") as handle:
-            handle.seek(data_offset(file) + start * values.itemsize)
+            handle.seek(offset + start * values.itemsize)
             handle.write(values.data.cast("B"))
             handle.flush()
             os.fsync(handle.fileno())

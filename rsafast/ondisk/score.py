@@ -77,10 +77,8 @@ def compare_files(
     pairs, budget = len(rdms[0].values), parse_bytes(memory_budget)
     passes = {"spearman": 3, "pearson": 2, "cosine": 1}[method]
     with track(passes * pairs * len(rdms), f"{method} on disk", progress) as advance:
-        prepared = []
-        for rdm in rdms:
-            each = (budget - 8 * _BLOCK * (len(rdms) + 2)) // len(rdms)
-            prepared.append(_prepared(rdm, method, each, advance))
+        each = (budget - 8 * _BLOCK * (len(rdms) + 2)) // len(rdms)
+        prepared = [_prepared(rdm, method, each, advance) for rdm in rdms]
         gram = np.zeros((len(rdms), len(rdms)))
         for start in range(0, pairs, _BLOCK):
             stop = min(start + _BLOCK, pairs)

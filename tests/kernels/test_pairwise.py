@@ -201,7 +201,7 @@ def test_every_instruction_set_passes(isa):
     # A fresh process: the instruction set is chosen when the package is imported.
     code = (
         "import numpy as np\n"
-        "from rsafast_kernels.pairwise import METRICS, Distances, pairwise_distances, reference\n"
+        "from rsafast_kernels.pairwise import METRICS, pairwise_distances, reference\n"
         "from rsafast_kernels import _native\n"
         f"assert _native.isa == {isa!r}\n"
         "r = np.random.default_rng(0)\n"

@@ -153,15 +153,10 @@ def pairwise_distances(
     >>> pairwise_distances([[0.0, 0.0], [3.0, 4.0], [0.0, 1.0]], "euclidean")
     array([5.        , 1.        , 4.24264069])
     """
-    if metric not in METRICS:
-        raise InvalidInputError(f"metric is {metric!r}; choose one of {', '.join(METRICS)}")
-    array = _as_float(x)
-    sets = _stack(array, metric)
-    whitener = _whitener(precision, metric, sets.shape[-1])
-    _check_values(sets, metric, prior_lambda, prior_weight)
+    prior = (prior_lambda, prior_weight)
+    array, sets, whitener = _checked(x, metric, precision, prior)
     n = sets.shape[-2]
     out = np.empty((len(sets), n * (n - 1) // 2), dtype=array.dtype)
-    prior = (prior_lambda, prior_weight)
     names = [f"x[{index}]" if len(sets) > 1 else "x" for index in range(len(sets))]
     if len(sets) > 1 and n <= _SMALL_SET:
         _run(
@@ -175,6 +170,19 @@ def pairwise_distances(
         for rows, name, row_out in zip(sets, names, out, strict=True):
             _distances(rows, metric, name, whitener, prior, row_out, num_threads())
     return out if array.ndim == _stacked_ndim(metric) else out[0]
+
+
+def _checked(
+    x: ArrayLike, metric: Metric, precision: ArrayLike | None, prior: tuple[float, float]
+) -> tuple[FloatArray, FloatArray, Float64Array | None]:
+    """The input as it came, as a stack of sets, and what whitens their rows."""
+    if metric not in METRICS:
+        raise InvalidInputError(f"metric is {metric!r}; choose one of {', '.join(METRICS)}")
+    array = _as_float(x)
+    sets = _stack(array, metric)
+    whitener = _whitener(precision, metric, sets.shape[-1])
+    _check_values(sets, metric, *prior)
+    return array, sets, whitener
 
 
 class Distances:
@@ -214,17 +222,12 @@ class Distances:
         prior_lambda: float = 1.0,
         prior_weight: float = 0.1,
     ) -> None:
-        if metric not in METRICS:
-            raise InvalidInputError(f"metric is {metric!r}; choose one of {', '.join(METRICS)}")
-        array = _as_float(x)
-        sets = _stack(array, metric)
+        prior = (prior_lambda, prior_weight)
+        array, sets, whitener = _checked(x, metric, precision, prior)
         if array.ndim == _stacked_ndim(metric):
             raise InvalidInputError(f"x must be a single set, got shape {array.shape}")
-        whitener = _whitener(precision, metric, sets.shape[-1])
-        _check_values(sets, metric, prior_lambda, prior_weight)
         self.n, self.dtype = sets.shape[-2], array.dtype
         self.step = self.n if _is_small(self.n, sets[0].size) else _tile_rows(self.n)
-        prior = (prior_lambda, prior_weight)
         self._form = _formed(sets[0], metric, "x", whitener, prior, num_threads())
 
     def panel(self, first: int, last: int) -> FloatArray:
