@@ -1,27 +1,23 @@
 """`permutation_test`: are these model RDMs and these brain RDMs related?"""
 
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from rsafast_kernels.tally import Alternative, Tally
-from rsafast_kernels.tally.reference import scores
-from scipy.stats import false_discovery_control
+from rsafast_kernels.tally import Alternative
 
-from rsafast.comparators import FloatArray, get_comparator
+from rsafast.comparators import get_comparator
 from rsafast.device import require_cpu
-from rsafast.errors import InvalidInputError, RsafastError, UnsupportedCaseError
-from rsafast.io.provenance import input_hashes, provenance
+from rsafast.errors import InvalidInputError, UnsupportedCaseError
 from rsafast.mask import as_pair_mask
 from rsafast.memory import parse_bytes
 from rsafast.permutation import moments
+from rsafast.permutation.counts import TOLERANCE, Counts, Observed, result_of
 from rsafast.permutation.engines import Plan
 from rsafast.permutation.result import PermutationResult
 from rsafast.permutation.setup import (
     Engine,
-    NullMoments,
     Tail,
     aligned,
     as_groups,
@@ -30,15 +26,9 @@ from rsafast.permutation.setup import (
     null_moments,
 )
 from rsafast.permutation.statistics import CovariateScheme, Product, Statistic, build_statistic
-from rsafast.permutation.tails import TopScores, gpd_p, pearson3_p
 from rsafast.progress import track
 
-# How far below the observed value a relabelling still counts as equal to it: above the rounding of
-# float64 products of unit vectors (about 1e-15), below any difference that means something. Where
-# the statistic divides by little (`conditioning`), rounding grows with it and so does this.
-TOLERANCE = 1e-11
-_WELL_CONDITIONED = 100.0
-_HISTOGRAM_STDS, _BINS = 8.0, 129
+_WELL_CONDITIONED = 100.0  # conditioning up to which rounding is that of the products
 
 
 def permutation_test(
@@ -217,14 +207,23 @@ def run_test(
     plan = choose_plan(statistic, pairs, n, n_permutations, engine, seed, blocks, budget)
     _check_null_size(plan, shape, keep_null, budget)
 
-    observed = statistic.evaluate(np.arange(n, dtype=np.int32)[None])[:, :, 0]
-    expected = null_moments(statistic, n, seed, blocks, budget)
-    tolerance = TOLERANCE * np.maximum(1.0, statistic.conditioning / _WELL_CONDITIONED)
-    thresholds = scores(observed, alternative) - tolerance
-    counts = _count(plan, thresholds, expected, alternative, tail, keep_null, progress)
-    return _result(
-        plan, counts, observed, expected, statistic, model_names, brain_names, n, alternative, tail,
-        method=method, seed=seed,
+    observed = Observed(
+        statistic.evaluate(np.arange(n, dtype=np.int32)[None])[:, :, 0],
+        TOLERANCE * np.maximum(1.0, statistic.conditioning / _WELL_CONDITIONED),
+        null_moments(statistic, n, seed, blocks, budget),
+        moments.skewness(statistic.models, statistic.brain)
+        if tail == "pearson3" and isinstance(statistic, Product)
+        else None,
+    )
+    counts = Counts.start(observed, alternative, tail, plan.n_permutations if keep_null else 0)
+    with track(plan.n_permutations, "relabellings", progress) as advance:
+        for block in plan.run():
+            counts.add(block)
+            advance(block.size)
+    counts.check()
+    return result_of(
+        plan, counts, observed, model_names, brain_names, n,
+        tail=tail, method=method, seed=seed,
         parameters={
             "n_permutations": n_permutations,
             "engine": engine,
@@ -244,158 +243,3 @@ def _check_null_size(plan: Plan, shape: tuple[int, int], keep_null: bool, budget
             f"keep_null would take {size:.3g} bytes, more than memory_budget ({budget:.3g});"
             " raise the budget, or leave keep_null out: the result holds a histogram of the null"
         )
-
-
-# ---------------------------------------------------------------- work
-
-
-@dataclass(frozen=True, slots=True)
-class _Counts:
-    tally: Tally
-    top: TopScores | None
-    null: FloatArray | None
-
-
-def _count(
-    plan: Plan,
-    thresholds: FloatArray,
-    expected: NullMoments,
-    alternative: Alternative,
-    tail: str | None,
-    keep_null: bool,
-    progress: bool,
-) -> _Counts:
-    half = np.maximum(_HISTOGRAM_STDS * expected.std, 1e-9)
-    tally = Tally.start(
-        thresholds,
-        alternative,
-        expected.mean,
-        np.stack([expected.mean - half, expected.mean + half], axis=-1),
-        bins=_BINS,
-        stds=expected.std if expected.exact else None,
-    )
-    top = TopScores(thresholds.shape) if tail == "gpd" else None
-    null = np.empty((*thresholds.shape, plan.n_permutations)) if keep_null else None
-    with track(plan.n_permutations, "relabellings", progress) as advance:
-        for block in plan.run():
-            tally.add(block.values)
-            if top is not None:
-                top.add(scores(block.values, alternative))
-            if null is not None:
-                null[:, :, block.places] = np.moveaxis(block.values, (1, 3), (0, 1))
-            advance(block.size)
-    if not (tally.exceedances > 0).all():
-        raise RsafastError(
-            "the observed labelling was not counted among the relabellings, so no p-value is"
-            " given; please report this with the RDMs"
-        )
-    return _Counts(tally, top, null)
-
-
-# ---------------------------------------------------------------- result
-
-
-def _result(
-    plan: Plan,
-    counts: _Counts,
-    observed: FloatArray,
-    expected: NullMoments,
-    statistic: Statistic,
-    model_names: tuple[str, ...],
-    brain_names: tuple[str, ...],
-    n: int,
-    alternative: Alternative,
-    tail: str | None,
-    *,
-    method: str,
-    seed: int,
-    parameters: dict[str, Any],
-    inputs: dict[str, NDArray[Any]],
-    started: float,
-) -> PermutationResult:
-    tally, total = counts.tally, plan.n_permutations
-    p = tally.exceedances / total
-    several = observed.size > 1
-    mean, std = (
-        (expected.mean, expected.std) if expected.exact else _sampled_moments(tally, expected)
-    )
-    skew = np.full_like(mean, np.nan)
-    p_tail: FloatArray | None = None
-    if tail == "pearson3" and isinstance(statistic, Product):
-        skew = moments.skewness(statistic.models, statistic.brain)
-        p_tail = pearson3_p(observed, mean, std, skew, alternative)
-    elif counts.top is not None:
-        p_tail = _gpd(counts.top, scores(observed, alternative), tally.exceedances, total)
-    return PermutationResult(
-        statistic=observed,
-        exceedances=tally.exceedances,
-        p_value=p,
-        p_value_fwer=tally.single_step / total if several else p,
-        p_value_stepdown=_step_down(tally) if several else p,
-        q_value=false_discovery_control(p.ravel(), method="bh").reshape(p.shape),
-        p_standard_error=_standard_error(plan, tally),
-        null_mean=mean,
-        null_std=std,
-        null_skewness=skew,
-        histogram=tally.histogram,
-        histogram_range=tally.histogram_range,
-        n_permutations=total,
-        n_stimuli=n,
-        method=method,
-        alternative=alternative,
-        engine=plan.engine,
-        device="cpu",
-        seed=seed,
-        moments="exact" if expected.exact else "sampled",
-        model_names=model_names,
-        brain_names=brain_names,
-        tail=tail,
-        p_tail=p_tail,
-        null=counts.null,
-        parameters=parameters,
-        provenance=provenance()
-        | {"seconds": time.perf_counter() - started, **plan.details}
-        | input_hashes(**inputs),
-    )
-
-
-def _sampled_moments(tally: Tally, expected: NullMoments) -> tuple[FloatArray, FloatArray]:
-    offset = tally.sums / tally.permutations
-    variance = np.maximum(tally.squares / tally.permutations - offset**2, 0.0)
-    return expected.mean + offset, np.sqrt(variance)
-
-
-def _standard_error(plan: Plan, tally: Tally) -> FloatArray:
-    """Monte Carlo standard error of p: never below that of independent relabellings.
-
-    Orbits are pairwise independent, so the variance between their counts is unbiased for the
-    sampling variance; it is uninformative where the observed value is hardly ever reached.
-    """
-    if plan.engine == "exact":
-        return np.zeros(tally.exceedances.shape)
-    total, blocks = tally.permutations, tally.blocks
-    p = tally.exceedances / total
-    binomial = np.sqrt(p * (1 - p) / total)
-    if not plan.independent_blocks or blocks < 2:
-        return binomial
-    between = tally.squared_exceedances / blocks - (tally.exceedances / blocks) ** 2
-    spread = np.sqrt(np.maximum(between, 0.0) / (blocks - 1)) * blocks / total
-    return np.maximum(binomial, spread)
-
-
-def _step_down(tally: Tally) -> FloatArray:
-    """Step-down p-values, made monotone in the observed score (Westfall & Young 1993)."""
-    raw = tally.step_down.ravel() / tally.permutations
-    order = np.argsort(tally.joint_thresholds.ravel(), kind="stable")[::-1]
-    out = np.empty(raw.size)
-    out[order] = np.maximum.accumulate(raw[order])
-    return out.reshape(tally.step_down.shape)
-
-
-def _gpd(
-    top: TopScores, observed: FloatArray, exceedances: NDArray[np.int64], total: int
-) -> FloatArray:
-    out = np.empty(observed.shape)
-    for pair in np.ndindex(*observed.shape):
-        out[pair] = gpd_p(top.scores[pair], float(observed[pair]), int(exceedances[pair]), total)
-    return out

@@ -26,9 +26,17 @@ def mean_and_std(a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray]:
     ----------
     a, b : (M, n, n), (N, n, n) symmetric with zero diagonal.
     """
-    n = a.shape[1]
-    mean = np.outer(a.sum(axis=(1, 2)), b.sum(axis=(1, 2))) / (2 * n * (n - 1))
-    second = _raw_moment(_two_edges(a), _two_edges(b), _TWO, n) / 4
+    left, right = ((x.sum(axis=2), np.einsum("mxy,mxy->m", x, x)) for x in (a, b))
+    return mean_and_std_of_sums(left, right, a.shape[1])
+
+
+def mean_and_std_of_sums(
+    a: tuple[FloatArray, FloatArray], b: tuple[FloatArray, FloatArray], n: int
+) -> tuple[FloatArray, FloatArray]:
+    """As `mean_and_std`, from the row sums (M, n) and the sum of squares (M,) of every matrix."""
+    totals = [rows.sum(axis=1) for rows, _ in (a, b)]
+    mean = np.outer(*totals) / (2 * n * (n - 1))
+    second = _raw_moment(_two_edges(*a), _two_edges(*b), _TWO, n) / 4
     return mean, np.sqrt(np.maximum(second - mean**2, 0.0))
 
 
@@ -56,10 +64,8 @@ def _raw_moment(
     return total
 
 
-def _two_edges(a: FloatArray) -> FloatArray:
+def _two_edges(rows: FloatArray, double: FloatArray) -> FloatArray:
     """Sums over ordered placements of the graphs of `_TWO`: (3, M)."""
-    rows = a.sum(axis=2)
-    double = np.einsum("mxy,mxy->m", a, a)
     path = (rows**2).sum(axis=1) - double
     return np.stack([double, path, rows.sum(axis=1) ** 2 - 2 * double - 4 * path])
 

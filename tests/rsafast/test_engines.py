@@ -16,7 +16,7 @@ from rsafast.comparators import get_comparator
 from rsafast.errors import InvalidInputError
 from rsafast.mask import as_pair_mask
 from rsafast.permutation import engines
-from rsafast.permutation.api import TOLERANCE
+from rsafast.permutation.counts import TOLERANCE
 from rsafast.permutation.statistics import build_statistic
 from rsafast.rdms import as_rdms
 

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <numbers>
 #include <vector>
 
@@ -25,8 +26,9 @@ void root(std::int64_t k, std::int64_t n, T& c, T& s) {
 inline std::vector<int> factors(int n) {
     std::vector<int> list;
     while (n % 4 == 0) list.push_back(4), n /= 4;
-    for (int p = 2; n > 1; ++p)
+    for (int p = 2; p * p <= n; ++p)
         while (n % p == 0) list.push_back(p), n /= p;
+    if (n > 1) list.push_back(n);
     return list;
 }
 
@@ -39,11 +41,17 @@ inline double cost(int n) {
     return total;
 }
 
+inline bool smooth(int n) {
+    for (int p : {2, 3, 5})
+        while (n % p == 0) n /= p;
+    return n == 1;
+}
+
 inline int smooth_at_least(int n) {
     int best = 0;
     double best_cost = 0;
     for (int m = n; m < 2 * n + 8; ++m) {
-        if (factors(m).back() > 5) continue;
+        if (!smooth(m)) continue;
         const double c = cost(m) * m;
         if (!best || c < best_cost) best = m, best_cost = c;
         if (m > 1.25 * n && best) break;
@@ -350,5 +358,15 @@ class Plan {
         }
     }
 };
+
+// The plan of the last length asked for: making one takes as long as some tens of transforms.
+template <class T>
+std::shared_ptr<const Plan<T>> shared_plan(int n) {
+    static std::mutex mutex;
+    static std::shared_ptr<const Plan<T>> last;
+    const std::lock_guard lock(mutex);
+    if (!last || last->size() != n) last = std::make_shared<const Plan<T>>(n);
+    return last;
+}
 
 }  // namespace rsafast::fft

@@ -9,13 +9,18 @@
 #include <type_traits>
 #include <utility>
 
-#include "fft.hpp"
 #include "registry.hpp"
+#include "streaming.hpp"
+#include "transform.hpp"
 
 namespace {
 
 using rsafast::Array;
 using rsafast::Simd;
+using rsafast::orbit::Work;
+using rsafast::orbit::forward_pair;
+using rsafast::orbit::inverse;
+using rsafast::orbit::scatter;
 namespace nb = nanobind;
 
 constexpr std::size_t panel_lanes = 8;  // as in __init__.py
@@ -27,24 +32,6 @@ struct Panel {
     // Real part of row `row`, diagonal d, frequency 0; the imaginary part is `chunk` further.
     std::size_t at(std::size_t row, std::size_t d) const {
         return (d / chunk * rows + row) * 2 * chunk + d % chunk;
-    }
-};
-
-// Real and imaginary parts and scratch of one transform. They start at different places modulo
-// 4096 bytes: powers of two would otherwise meet in the same few lines of the L1 cache.
-template <class T>
-struct Work {
-    std::vector<T> data;
-    T *re, *im, *scratch_re, *scratch_im;
-
-    explicit Work(const rsafast::fft::Plan<T>& plan) {
-        constexpr std::size_t w = Simd<T>::width, apart = 576 / sizeof(T);
-        const std::size_t size = plan.size() * w + apart, scratch = plan.scratch() * w + apart;
-        data.resize(2 * (size + scratch));
-        re = data.data();
-        im = re + size;
-        scratch_re = im + size;
-        scratch_im = scratch_re + scratch;
     }
 };
 
@@ -86,21 +73,17 @@ void write_spectra(const Gathered<T>& gathered, const rsafast::fft::Plan<T>& pla
             S::store(re + x * w, S::load(from));
             S::store(im + x * w, S::load(from + w));
         }
-        plan.forward(re, im, work.scratch_re, work.scratch_im);
         const bool second = d + w < shape.padded();
         T *first = panel + shape.at(row, d), *next = panel + shape.at(row, d + w);
-        for (int k = 0; k <= n / 2; ++k) {
-            const int mirror = k ? n - k : 0;
-            const auto ar = S::load(re + k * w), ai = S::load(im + k * w);
-            const auto br = S::load(re + mirror * w), bi = S::load(im + mirror * w);
+        forward_pair(plan, work, [&](int k, auto ar, auto ai, auto br, auto bi) {
             const std::size_t at = k * shape.frequency();
-            S::store(first + at, (ar + br) * T(0.5));
-            S::store(first + at + shape.chunk, (ai - bi) * T(0.5));
+            S::store(first + at, ar);
+            S::store(first + at + shape.chunk, ai);
             if (second) {
-                S::store(next + at, (ai + bi) * T(0.5));
-                S::store(next + at + shape.chunk, (br - ar) * T(0.5));
+                S::store(next + at, br);
+                S::store(next + at + shape.chunk, bi);
             }
-        }
+        });
     }
 }
 
@@ -108,7 +91,8 @@ template <class T>
 void spectra(const T* stack, std::size_t matrices, const std::int32_t* relabelings,
              std::size_t count, int n, bool weighted, const Panel& shape, T* panel, int threads) {
     const int half = n / 2;
-    const rsafast::fft::Plan<T> plan(n);
+    const auto shared = rsafast::fft::shared_plan<T>(n);
+    const rsafast::fft::Plan<T>& plan = *shared;
     const std::size_t rows = count * matrices;
     const std::size_t stride = rsafast::round_up(shape.padded(), 2 * Simd<T>::width);
     // One side carries the inverse transform's 1/n and the weight 1/2 of the diagonal met twice.
@@ -212,48 +196,12 @@ void product(const T* a, const Panel& shape_a, int rows_a, const T* b, const Pan
 
 // ---------------------------------------------------------------- back to shifts
 
-// Two groups of lanes (real series) as one complex inverse transform, into work.re and work.im.
-template <class T>
-void inverse(const rsafast::fft::Plan<T>& plan, const T* first, const T* second,
-             std::size_t frequency_stride, std::size_t im_offset, const Work<T>& work) {
-    using S = Simd<T>;
-    constexpr std::size_t w = S::width;
-    const int n = plan.size();
-    T *re = work.re, *im = work.im;
-    for (int k = 0; k <= n / 2; ++k) {
-        const T *p = first + k * frequency_stride, *q = second + k * frequency_stride;
-        const auto pr = S::load(p), qr = S::load(q);
-        if (k == 0 || 2 * k == n) {
-            S::store(re + k * w, pr);
-            S::store(im + k * w, qr);
-            continue;
-        }
-        const auto pi = S::load(p + im_offset), qi = S::load(q + im_offset);
-        S::store(re + k * w, pr - qi);
-        S::store(im + k * w, pi + qr);
-        S::store(re + (n - k) * w, pr + qi);
-        S::store(im + (n - k) * w, qr - pi);
-    }
-    plan.forward(im, re, work.scratch_im, work.scratch_re);
-}
-
-template <class T>
-void scatter(const T* lanes, int n, std::size_t used, T* out) {
-    constexpr std::size_t w = Simd<T>::width;
-    if (used == w) {
-        for (int s = 0; s < n; ++s)
-            for (std::size_t lane = 0; lane < w; ++lane) out[lane * n + s] = lanes[s * w + lane];
-        return;
-    }
-    for (int s = 0; s < n; ++s)
-        for (std::size_t lane = 0; lane < used; ++lane) out[lane * n + s] = lanes[s * w + lane];
-}
-
 template <class T>
 void correlate(const T* a, const Panel& shape_a, int rows_a, const T* b, const Panel& shape_b,
                int rows_b, int n, T* c, std::size_t lanes, T* out, int threads) {
     constexpr std::size_t w = Simd<T>::width;
-    const rsafast::fft::Plan<T> plan(n);
+    const auto shared = rsafast::fft::shared_plan<T>(n);
+    const rsafast::fft::Plan<T>& plan = *shared;
     const std::size_t frequency_stride = static_cast<std::size_t>(rows_a) * 2 * lanes;
     const std::size_t groups_b = (rows_b + w - 1) / w, groups = rows_a * groups_b;
 #pragma omp parallel num_threads(threads)
@@ -308,4 +256,5 @@ void bind_correlate(Array<const double> a, int first_a, int rows_a, Array<const 
 RSAFAST_KERNEL(orbit) {
     m.def("orbit_spectra", &bind_spectra);
     m.def("orbit_correlate", &bind_correlate);
+    rsafast::orbit::bind_streaming(m);
 }
