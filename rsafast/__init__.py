@@ -58,9 +58,12 @@ if TYPE_CHECKING:
     from rsafast.inference.trajectory.simultaneous import Estimates
     from rsafast.io.readers import read_features, read_rdms
     from rsafast.ondisk.compute import compute_rdm_file
+    from rsafast.ondisk.plan import StreamPlan
     from rsafast.ondisk.ranks import rank_rdm_file
     from rsafast.ondisk.rdm import StoredRDM, open_rdm
+    from rsafast.ondisk.rows import LazyRDM, lazy_rdm
     from rsafast.ondisk.score import compare_files
+    from rsafast.ondisk.test import permutation_test_files, plan_permutation_test_files
     from rsafast.permutation.api import permutation_test
     from rsafast.permutation.result import PermutationResult
     from rsafast.rdms import RDMs
@@ -80,6 +83,7 @@ _HOME = {
     "ExactTestResult": "rsafast.inference.exact.result",
     "FixedModel": "rsafast.inference.models.api",
     "InterpolatedModel": "rsafast.inference.models.api",
+    "LazyRDM": "rsafast.ondisk.rows",
     "NoiseCeiling": "rsafast.inference.ceilings.api",
     "NoisePrecision": "rsafast.inference.structure.noise",
     "PermutationResult": "rsafast.permutation.result",
@@ -90,6 +94,7 @@ _HOME = {
     "SearchlightResult": "rsafast.inference.searchlight.result",
     "SelectModel": "rsafast.inference.models.api",
     "StoredRDM": "rsafast.ondisk.rdm",
+    "StreamPlan": "rsafast.ondisk.plan",
     "SubjectScores": "rsafast.inference.structure.subject_scores",
     "TimeCourses": "rsafast.inference.time.movies",
     "Trajectory": "rsafast.inference.trajectory.result",
@@ -110,10 +115,13 @@ _HOME = {
     "cross_validate": "rsafast.inference.models.crossvalidation",
     "demean_blocks": "rsafast.inference.structure.design",
     "group_cluster_test": "rsafast.inference.time.clusters",
+    "lazy_rdm": "rsafast.ondisk.rows",
     "noise_ceiling": "rsafast.inference.ceilings.api",
     "noise_precision": "rsafast.inference.structure.noise",
     "open_rdm": "rsafast.ondisk.rdm",
     "permutation_test": "rsafast.permutation.api",
+    "permutation_test_files": "rsafast.ondisk.test",
+    "plan_permutation_test_files": "rsafast.ondisk.test",
     "rank_rdm_file": "rsafast.ondisk.ranks",
     "rdm_movie": "rsafast.inference.time.movies",
     "rdm_regression": "rsafast.inference.decomposition.regression",
@@ -144,6 +152,7 @@ __all__ = [
     "ExactTestResult",
     "FixedModel",
     "InterpolatedModel",
+    "LazyRDM",
     "NoiseCeiling",
     "NoisePrecision",
     "PermutationResult",
@@ -154,6 +163,7 @@ __all__ = [
     "SearchlightResult",
     "SelectModel",
     "StoredRDM",
+    "StreamPlan",
     "SubjectScores",
     "TimeCourses",
     "Trajectory",
@@ -174,10 +184,13 @@ __all__ = [
     "cross_validate",
     "demean_blocks",
     "group_cluster_test",
+    "lazy_rdm",
     "noise_ceiling",
     "noise_precision",
     "open_rdm",
     "permutation_test",
+    "permutation_test_files",
+    "plan_permutation_test_files",
     "rank_rdm_file",
     "rdm_movie",
     "rdm_regression",

@@ -16,6 +16,7 @@ from rsafast.io import hdf5
 from rsafast.io.store import check_suffix
 from rsafast.memory import format_bytes, parse_bytes
 from rsafast.ondisk.rdm import StoredRDM, create_rdm, data_offset, open_rdm, write_values
+from rsafast.ondisk.rows import Rows, ahead, panel_bytes, panels
 from rsafast.ondisk.work import resumable
 from rsafast.progress import Advance, track
 
@@ -72,8 +73,7 @@ def rank_rdm_file(
     (1.0, 44850.0)
     """
     check_suffix(path)
-    if dtype not in get_args(Ranks):
-        raise InvalidInputError(f"dtype is {dtype!r}; choose one of {', '.join(get_args(Ranks))}")
+    check_ranks(dtype, "dtype")
     rdm = source if isinstance(source, StoredRDM) else open_rdm(source)
     budget = parse_bytes(memory_budget)
     with (
@@ -96,7 +96,13 @@ def rank_rdm_file(
     return open_rdm(path)
 
 
-def counted(rdm: StoredRDM, dtype: Ranks, budget: int, advance: Advance) -> Ranker:
+def check_ranks(ranks: str, name: str = "ranks") -> None:
+    """Raise for a type that ranks are not held in."""
+    if ranks not in get_args(Ranks):
+        raise InvalidInputError(f"{name} is {ranks!r}; choose one of {', '.join(get_args(Ranks))}")
+
+
+def counted(rdm: Rows, dtype: Ranks, budget: int, advance: Advance) -> Ranker:
     """The first two of three passes over an RDM: what its values rank.
 
     Raises
@@ -105,28 +111,29 @@ def counted(rdm: StoredRDM, dtype: Ranks, budget: int, advance: Advance) -> Rank
         For values other than float32 and float16, and those that are not finite; where the counters
         take more than `budget` bytes.
     """
-    if rdm.values.dtype not in (np.float32, np.float16):
+    if rdm.dtype not in (np.float32, np.float16):
         raise InvalidInputError(
-            f"{rdm.path}: holds {rdm.values.dtype} values; counting takes float32 or float16, which"
+            f"{rdm.where}: holds {rdm.dtype} values; counting takes float32 or float16, which"
             " compute_rdm_file writes"
         )
     ranker = Ranker()
-    for _, block in _blocks(rdm):
+    parts = panels(rdm.n_stimuli, [rdm.step])
+    for _, _, values in ahead(rdm.read_rows, parts):
         try:
-            ranker.scan(block)
+            ranker.scan(values.astype(np.float32, copy=False))
         except InvalidInputError as error:
-            raise InvalidInputError(f"{rdm.path}: {error}") from None
-        advance(len(block))
-    needed = ranker.table_bytes + 3 * 4 * _BLOCK
+            raise InvalidInputError(f"{rdm.where}: {error}") from None
+        advance(len(values))
+    needed = ranker.table_bytes + 4 * len(values) + panel_bytes(rdm.n_stimuli, [rdm])
     if needed > budget:
         raise InvalidInputError(
-            f"memory_budget of {format_bytes(budget)} is too small: the values of {rdm.path}"
+            f"memory_budget of {format_bytes(budget)} is too small: the values of {rdm.where}"
             f" need counters of {format_bytes(needed)}; raise it"
         )
     ranker.allocate()
-    for _, block in _blocks(rdm):
-        ranker.count(block)
-        advance(len(block))
+    for _, _, values in ahead(rdm.read_rows, parts):
+        ranker.count(values.astype(np.float32, copy=False))
+        advance(len(values))
     ranker.finish(dtype)
     return ranker
 
@@ -139,8 +146,5 @@ def _blocks(rdm: StoredRDM) -> Iterator[tuple[int, NDArray[np.float32]]]:
 
 
 def _key(rdm: StoredRDM, dtype: str) -> str:
-    """What a file in the making must agree on: the source by its size and time of change."""
-    found = rdm.path.stat()
-    where = (str(rdm.path.resolve()), found.st_size, found.st_mtime_ns, rdm.values.offset)
-    what = (where, dtype, hdf5.FORMAT, _BLOCK)
-    return hashlib.sha256(repr(what).encode()).hexdigest()
+    """What a file in the making must agree on."""
+    return hashlib.sha256(repr((rdm.identity, dtype, hdf5.FORMAT, _BLOCK)).encode()).hexdigest()

@@ -42,6 +42,37 @@ class StoredRDM:
     name: str
     measure: str | None
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the values."""
+        return self.values.dtype
+
+    @property
+    def step(self) -> int:
+        """Any row may start what is read."""
+        return 1
+
+    @property
+    def where(self) -> str:
+        """What messages call it."""
+        return str(self.path)
+
+    @property
+    def identity(self) -> str:
+        """Changes with the file: its place, size, time of change, and which of its RDMs this is."""
+        found = self.path.stat()
+        place = str(self.path.resolve())
+        return repr((place, found.st_size, found.st_mtime_ns, self.values.offset))
+
+    @property
+    def working_bytes(self) -> int:
+        """Memory that reading takes beside what is read."""
+        return 0
+
+    def read_rows(self, first: int, last: int) -> NDArray[Any]:
+        """Dissimilarities of the rows first..last with all stimuli after them, in memory."""
+        return self.read(row_start(first, self.n_stimuli), row_start(last, self.n_stimuli))
+
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Values start..stop in memory: of mapped ones, pages stay until the system needs them."""
         values = self.values

@@ -1,31 +1,30 @@
-"""Similarity of RDMs on disk, in one pass over their files (three for Spearman)."""
+"""Similarity of RDMs that are read in rows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from os import PathLike
-from typing import Any, Literal, TypeAlias, cast, get_args
+from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-from rsafast_kernels.atomic import PathInput
-from rsafast_kernels.rank.counting import Ranker
-
+from rsafast._condensed import n_pairs
 from rsafast.comparators import FloatArray
-from rsafast.errors import InvalidInputError
 from rsafast.memory import parse_bytes
-from rsafast.ondisk.ranks import counted
-from rsafast.ondisk.rdm import StoredRDM, open_rdm
-from rsafast.progress import Advance, track
-
-Method = Literal["spearman", "pearson", "cosine"]
-Files: TypeAlias = "PathInput | StoredRDM | Sequence[PathInput | StoredRDM]"
-_BLOCK = 2**21  # values of one RDM at a time: 16 MB as float64
+from rsafast.ondisk.survey import (
+    Large,
+    Method,
+    check_method,
+    check_same_stimuli,
+    compared,
+    fits,
+    opened,
+    passes,
+    survey,
+    survey_bytes,
+)
+from rsafast.progress import track
 
 
 def compare_files(
-    models: Files,
-    brain: Files,
+    models: Large | Sequence[Large],
+    brain: Large | Sequence[Large],
     method: Method = "spearman",
     *,
     memory_budget: int | str | None = None,
@@ -35,7 +34,7 @@ def compare_files(
 
     Parameters
     ----------
-    models, brain : RDM files, opened or not, M and N of them
+    models, brain : RDM files, opened or not, or :func:`rsafast.lazy_rdm`, M and N of them
         All over the same stimuli in the same order: files are not reordered.
     method : {"spearman", "pearson", "cosine"}
         "spearman" ranks float32 and float16 values on the fly; no file of ranks is needed.
@@ -67,73 +66,14 @@ def compare_files(
     >>> bool(abs(rho - in_memory) < 1e-9)
     True
     """
-    if method not in get_args(Method):
-        raise InvalidInputError(
-            f"method is {method!r}; files are compared by {', '.join(get_args(Method))}"
-        )
-    left, right = _opened(models), _opened(brain)
+    check_method(method)
+    left, right = opened(models, "models"), opened(brain, "brain")
     rdms = [*left, *right]
-    _check_same_stimuli(rdms)
-    pairs, budget = len(rdms[0].values), parse_bytes(memory_budget)
-    passes = {"spearman": 3, "pearson": 2, "cosine": 1}[method]
-    with track(passes * pairs * len(rdms), f"{method} on disk", progress) as advance:
-        each = (budget - 8 * _BLOCK * (len(rdms) + 2)) // len(rdms)
-        prepared = [_prepared(rdm, method, each, advance) for rdm in rdms]
-        gram = np.zeros((len(rdms), len(rdms)))
-        for start in range(0, pairs, _BLOCK):
-            stop = min(start + _BLOCK, pairs)
-            block = np.empty((len(rdms), stop - start))
-            for row, rdm, prepare in zip(block, rdms, prepared, strict=True):
-                row[:] = prepare(rdm.read(start, stop))
-                advance(stop - start)
-            gram += block @ block.T
-    norms = np.sqrt(np.diag(gram))
-    flat = int(np.argmin(norms))
-    if norms[flat] <= (0.0 if method == "cosine" else 1e-12 * np.sqrt(pairs)):
-        raise InvalidInputError(f"{rdms[flat].path}: has no spread, and is similar to nothing")
-    return (gram / norms / norms[:, None])[: len(left), len(left) :]
-
-
-def _opened(files: Files) -> list[StoredRDM]:
-    alone = isinstance(files, str | PathLike | StoredRDM)
-    listed = cast("list[PathInput | StoredRDM]", [files] if alone else list(cast(Any, files)))
-    found = [file if isinstance(file, StoredRDM) else open_rdm(file) for file in listed]
-    if not found:
-        raise InvalidInputError("models and brain must each name one RDM file at least")
-    return found
-
-
-def _check_same_stimuli(rdms: list[StoredRDM]) -> None:
-    first = rdms[0]
-    for rdm in rdms[1:]:
-        if rdm.n_stimuli != first.n_stimuli:
-            raise InvalidInputError(
-                f"{rdm.path} has {rdm.n_stimuli} stimuli and {first.path} has {first.n_stimuli}"
-            )
-        if None not in (rdm.labels, first.labels) and rdm.labels != first.labels:
-            raise InvalidInputError(
-                f"{rdm.path} and {first.path} list other stimuli, or the same in another order;"
-                " compute them over features in one order"
-            )
-
-
-def _prepared(
-    rdm: StoredRDM, method: Method, budget: int, advance: Advance
-) -> Callable[[NDArray[np.generic]], FloatArray]:
-    """Function of a block of values: numbers about 1 whose products make the similarity."""
-    size = len(rdm.values)
-    if method == "spearman":
-        ranker = counted(rdm, "float32", budget, advance)
-        return lambda values: _centred_ranks(ranker, values, size)
-    mean = 0.0
-    if method == "pearson":
-        for start in range(0, size, _BLOCK):
-            values = rdm.read(start, min(start + _BLOCK, size))
-            mean += float(values.sum(dtype=np.float64)) / size
-            advance(len(values))
-    return lambda values: (values.astype(np.float64) - mean) / (abs(mean) or 1.0)
-
-
-def _centred_ranks(ranker: Ranker, values: NDArray[np.generic], size: int) -> FloatArray:
-    ranks = ranker.ranks(values.astype(np.float32, copy=False)).astype(np.float64)
-    return (ranks - (size + 1) / 2) / size
+    check_same_stimuli(rdms)
+    budget = parse_bytes(memory_budget) - survey_bytes(rdms)
+    fits(max(0, -budget), 0, "comparing them")
+    pairs = n_pairs(rdms[0].n_stimuli)
+    with track(passes(rdms, method) * pairs, f"{method} of RDMs in rows", progress) as advance:
+        values = compared(rdms, method, "float32", budget, advance)
+        found = survey(values, method, advance)
+    return found.similarity[: len(left), len(left) :]

@@ -13,7 +13,7 @@ import pytest
 
 import rsafast as rf
 from rsafast.errors import InvalidInputError
-from rsafast.ondisk import compute, score, work
+from rsafast.ondisk import compute, survey, work
 
 METRICS = ("correlation", "cosine", "euclidean", "sqeuclidean", "cityblock", "poisson")
 
@@ -343,7 +343,7 @@ def test_peak_memory_keeps_to_the_budget(seed):
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("method", ["spearman", "pearson", "cosine"])
 def test_files_compare_as_in_memory(tmp_path, method, dtype, monkeypatch):
-    monkeypatch.setattr(score, "_BLOCK", 5_000)
+    monkeypatch.setattr(survey, "_PANEL", 5_000)
     rng = np.random.default_rng(1)
     layers = [rng.standard_normal((150, 8)) for _ in range(5)]
     stored = [
@@ -369,7 +369,7 @@ def test_comparing_files_refuses_what_cannot_be_compared(tmp_path, features):
         ((whole, stored("small", features[:20])), {}, "has 20 stimuli and"),
         ((first, other), {}, "other stimuli, or the same in another order"),
         ((whole, whole), {"method": "kendall"}, "compared by spearman, pearson, cosine"),
-        ((whole, []), {}, "one RDM file at least"),
+        ((whole, []), {}, "one RDM at least"),
         ((whole, stored("double", features, dtype="float64")), {}, "holds float64"),
         ((whole, first), {"memory_budget": "100MB"}, "too small"),
         ((whole, flat), {}, r"flat\.h5: has no spread"),

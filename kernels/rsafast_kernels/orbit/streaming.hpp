@@ -20,30 +20,29 @@ using Index = std::ptrdiff_t;
 
 // ---------------------------------------------------------------- rows to diagonals
 
-// values: the pairs of rows first..last with all stimuli after them. out[slot][x] = the value of
-// pair (g(x), g(x + d)), where place = the inverse of g and slot = slot_of[d], d = 1..n / 2.
+// values: the pairs of rows first..last with all stimuli after them. out[h][x] = the value of pair
+// (g(x), g(x + d)) with d = diagonals[h], where place is the inverse of g.
 template <class T>
-void fill_diagonals(const T* values, Index first, Index last, Index n, const std::int32_t* place,
-                    const std::int32_t* slot_of, T* out, int threads) {
+void fill_diagonals(const T* values, Index first, Index last, Index n, const std::int32_t* g,
+                    const std::int32_t* place, const std::int32_t* diagonals, Index held, T* out,
+                    int threads) {
     const Index begin = first * n - first * (first + 1) / 2;
+    std::vector<std::int32_t> twice(2 * n);  // so that no index is reduced modulo n
+    std::copy(g, g + n, twice.begin());
+    std::copy(g, g + n, twice.begin() + n);
 #pragma omp parallel num_threads(threads)
     {
-        std::vector<T> unwanted(n);  // where the diagonals that are not asked for go
 #pragma omp for schedule(dynamic, 1)
         for (Index i = first; i < last; ++i) {
             const T* row = values + (i * n - i * (i + 1) / 2 - begin);
-            const std::int32_t p = place[i];
-            for (Index j = i + 1; j < n; ++j) {
-                const std::int32_t q = place[j];
-                std::int32_t d = q - p, x = p;
-                d += d < 0 ? static_cast<std::int32_t>(n) : 0;
-                const bool far = 2 * static_cast<Index>(d) > n;
-                d = far ? static_cast<std::int32_t>(n) - d : d;
-                x = far ? q : p;
-                const std::int32_t slot = slot_of[d];
-                T* to = slot < 0 ? unwanted.data() : out + slot * n;
-                to[x] = row[j - i - 1];
-                if (2 * static_cast<Index>(d) == n) to[x == p ? q : p] = row[j - i - 1];
+            const Index p = place[i];
+            for (Index h = 0; h < held; ++h) {
+                const Index d = diagonals[h], back = p < d ? p - d + n : p - d;
+                T* to = out + h * n;
+                // Stimuli before i have this pair in a row of their own.
+                const std::int32_t after = twice[p + d], before = twice[back];
+                if (after > i) to[p] = row[after - i - 1];
+                if (before > i) to[back] = row[before - i - 1];
             }
         }
     }
@@ -210,7 +209,7 @@ void accumulate(const T* a, const T* b, int n, const Segments& segments, const s
 
 // ---------------------------------------------------------------- sums to statistics
 
-// out[series - first][shift] for `count` series from `first`, a multiple of the vector width, on.
+// out[series - first][shift] for `count` series from `first` on; loads may reach a vector beyond.
 template <class T>
 void invert(const T* sums, Index stride, int n, Index first, Index count, T* out, int threads) {
     constexpr Index w = static_cast<Index>(Simd<T>::width);
@@ -234,11 +233,12 @@ void invert(const T* sums, Index stride, int n, Index first, Index count, T* out
 // ---------------------------------------------------------------- bindings
 
 template <class T>
-void bind_fill(Array<const T> values, Index first, Index last, Array<const std::int32_t> place,
-               Array<const std::int32_t> slot_of, Array<T> out, int threads) {
+void bind_fill(Array<const T> values, Index first, Index last, Array<const std::int32_t> g,
+               Array<const std::int32_t> place, Array<const std::int32_t> diagonals, Array<T> out,
+               int threads) {
     nb::gil_scoped_release release;
-    fill_diagonals(values.data(), first, last, static_cast<Index>(place.size()), place.data(),
-                   slot_of.data(), out.data(), threads);
+    fill_diagonals(values.data(), first, last, static_cast<Index>(g.size()), g.data(), place.data(),
+                   diagonals.data(), static_cast<Index>(diagonals.size()), out.data(), threads);
 }
 
 template <class Value>
@@ -275,7 +275,8 @@ inline void bind_invert(Array<const double> sums, int n, Index first, Array<doub
 inline void bind_streaming(nb::module_& m) {
     const auto bind = [&]<class Value>(Value) {
         m.def("orbit_fill", &bind_fill<Value>, nb::arg("values").noconvert(), nb::arg("first"),
-              nb::arg("last"), nb::arg("place"), nb::arg("slot_of"), nb::arg("out").noconvert(),
+              nb::arg("last"), nb::arg("g"), nb::arg("place"), nb::arg("diagonals"),
+              nb::arg("out").noconvert(),
               nb::arg("threads"));
         m.def("orbit_transform", &bind_transform<Value>, nb::arg("diagonals").noconvert(),
               nb::arg("source"), nb::arg("start"), nb::arg("slots"), nb::arg("scale"),

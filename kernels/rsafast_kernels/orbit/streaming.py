@@ -29,7 +29,16 @@ from rsafast_kernels._threads import num_threads, threads_for
 from rsafast_kernels.errors import InvalidInputError
 from rsafast_kernels.orbit.units import Units, diagonal_orbits, frequency_order
 
-__all__ = ["Chunk", "Sums", "chunks", "fill", "panel_bytes", "sums_bytes"]
+__all__ = [
+    "Chunk",
+    "Sums",
+    "chunks",
+    "fill",
+    "panel_bytes",
+    "stored_diagonals",
+    "sums_bytes",
+    "transform_bytes",
+]
 
 _LANES = 8  # series are padded to the widest vector of any instruction set
 _SLOTS = 128  # diagonals of a chunk, about: panels that stay small, and long sums
@@ -105,14 +114,20 @@ def fill(
         raise InvalidInputError(f"rows {first} to {last} of {n} do not have {len(values)} pairs")
     place = np.empty(n, np.int32)
     place[relabeling] = np.arange(n, dtype=np.int32)
-    slot_of = np.full(n, -1, np.int32)
-    slot_of[diagonals] = np.arange(len(diagonals))
-    native.orbit_fill(values, first, last, place, slot_of, out, threads_for(8.0 * len(values)))
+    wanted = diagonals.astype(np.int32)
+    workers = threads_for(4.0 * (last - first) * len(wanted))
+    native.orbit_fill(values, first, last, relabeling, place, wanted, out, workers)
 
 
 def panel_bytes(n: int, chunk: Chunk, rows: int) -> int:
     """Bytes of the spectra of a chunk of `rows` matrices."""
     return (n // 2 + 1) * rows * 2 * _stride(chunk) * 8
+
+
+def transform_bytes(n: int) -> int:
+    """Bytes that the transforms of all threads work in."""
+    # Bluestein's algorithm pads n to twice its length and some more, and keeps both.
+    return num_threads() * 7 * n * 2 * _LANES * 8
 
 
 def sums_bytes(n: int, series: int) -> int:
@@ -136,8 +151,11 @@ class Sums:
 
     def __init__(self, n: int, rows_a: int, rows_b: int, units: Units) -> None:
         self.n, self.rows_a, self.rows_b, self.units = n, rows_a, rows_b, units
-        self.values = aligned_empty((n // 2 + 1, 2, _padded(self.series)))
-        self.values[:] = 0.0
+        shape = (n // 2 + 1, 2, _padded(self.series))
+        # Vectors of the last series may reach beyond them.
+        room = aligned_empty((int(np.prod(shape)) + _LANES,))
+        room[:] = 0.0
+        self.values = room[:-_LANES].reshape(shape)
         self._order = frequency_order(n, units)
         self._panels: dict[str, NDArray[np.float64]] = {}
 
@@ -187,13 +205,7 @@ class Sums:
         )  # fmt: skip
 
     def statistics(self, row_a: int, rows: int = 1) -> NDArray[np.float64]:
-        """Statistics of some rows of A: (rows, rows_b, m, n), by unit and shift.
-
-        Raises
-        ------
-        InvalidInputError
-            Where the series of `row_a` do not start at a whole vector; 0 always does.
-        """
+        """Statistics of some rows of A: (rows, rows_b, m, n), by unit and shift."""
         each = self.rows_b * len(self.units)
         out = np.empty((rows * each, self.n))
         native.orbit_invert(self.values, self.n, row_a * each, out, num_threads())

@@ -62,6 +62,11 @@ class Ranker:
         return int(np.count_nonzero(self._high)) * _HALF * (self._count_type.itemsize + 4)
 
     @property
+    def nbytes(self) -> int:
+        """Bytes that it takes, once it is finished."""
+        return self._ranks.nbytes
+
+    @property
     def _count_type(self) -> np.dtype[np.unsignedinteger]:
         return np.dtype(np.uint32 if self.total < 2**32 else np.uint64)
 
