@@ -10,8 +10,10 @@ import typer
 from rsafast.cli import _common
 
 if TYPE_CHECKING:
+    from rsafast_kernels.pairwise import Metric
     from rsafast_kernels.tally import Alternative
 
+    from rsafast.ondisk.survey import Large
     from rsafast.permutation.result import PermutationResult
     from rsafast.permutation.setup import Engine, Tail
 
@@ -50,6 +52,34 @@ def command(
     ] = None,
     engine: Annotated[str, typer.Option(help="auto, orbit, exact or direct.")] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random relabellings.")] = 0,
+    stream: Annotated[
+        bool,
+        typer.Option(
+            "--stream",
+            help="Leave RDMs on disk and read them in rows, however large; MODELS and BRAIN are .h5"
+            " of `rsafast rdm` or `rsafast rank`.",
+            show_default="off",
+        ),
+    ] = False,
+    features: Annotated[
+        str | None,
+        typer.Option(
+            help="With --stream: MODELS and BRAIN are features, and RDMs of this metric are"
+            " computed wherever they are needed.",
+            show_default="none",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="With --stream: print the plan and the time it takes; run nothing.",
+            show_default="off",
+        ),
+    ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(help="With --stream and --out: go on where a run that was killed stopped."),
+    ] = True,
     memory: _common.Memory = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     keep_null: Annotated[
@@ -77,6 +107,36 @@ def command(
     _common.check_output(out, "--out", (".h5", ".hdf5"))
     _common.check_output(csv, "--csv", (".csv",))
     _common.check_output(report, "--report", (".html", ".htm"))
+    _check_stream(
+        stream,
+        refused={
+            "--covariates": covariates, "--mask": mask, "--blocks": blocks, "--report": report,
+            "--models-key": models_key, "--brain-key": brain_key, "--keep-null": keep_null,
+            "--engine": engine != "auto", "--device cuda": device == "cuda",
+        },
+        needing={"--features": features, "--dry-run": dry_run},
+    )  # fmt: skip
+    if stream:
+        from rsafast.ondisk.test import permutation_test_files, plan_permutation_test_files
+
+        given: dict[str, Any] = {
+            "models": _sources(models, features),
+            "brain": _sources(brain, features),
+            "method": method,
+            "n_permutations": permutations,
+            "memory_budget": budget,
+        }
+        if dry_run:
+            plan = plan_permutation_test_files(**given)
+            _common.output_console().print(str(plan), soft_wrap=True)
+            return
+        result = permutation_test_files(
+            **given, alternative=cast("Alternative", alternative), tail=cast("Any", tail),
+            seed=seed, out=out, resume=resume, progress=not quiet,
+        )  # fmt: skip
+        ctx.obj += [out] if out else []
+        _deliver(ctx.obj, result, (csv,), as_json=as_json, quiet=quiet)
+        return
     from rsafast.io import read_rdms
     from rsafast.permutation.api import permutation_test
 
@@ -102,16 +162,49 @@ def command(
         memory_budget=budget,
         progress=not quiet,
     )
-    written: list[Path] = ctx.obj
-    for path in (out, csv):
-        if path is not None:
-            result.save(path)
-            written.append(path)
     if report is not None:
         from rsafast.report import write_report
 
         write_report(report, result, models=model_rdms, brain=brain_rdms)
-        written.append(report)
+        ctx.obj.append(report)
+    _deliver(ctx.obj, result, (out, csv), as_json=as_json, quiet=quiet)
+
+
+def _sources(path: Path, metric: str | None) -> list[Large]:
+    """The RDMs of a file, or with a metric those of its features, layer by layer."""
+    if metric is None:
+        return [path]
+    from rsafast.io import read_features
+    from rsafast.ondisk.rows import lazy_rdm
+
+    layers, labels = read_features(path)
+    return [
+        lazy_rdm(values, cast("Metric", metric), labels=labels, name=name)
+        for name, values in layers.items()
+    ]
+
+
+def _check_stream(stream: bool, refused: dict[str, object], needing: dict[str, object]) -> None:
+    """Raise for options that do not go with --stream, and for those that need it."""
+    wrong = [name for name, given in (refused if stream else needing).items() if given]
+    if wrong:
+        goes = "does not take" if stream else "is needed by"
+        raise typer.BadParameter(f"--stream {goes} {' and '.join(wrong)}")
+
+
+def _deliver(
+    written: list[Path],
+    result: PermutationResult,
+    files: tuple[Path | None, ...],
+    *,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Write the result to files, print it, and say what was written in all."""
+    for path in files:
+        if path is not None:
+            result.save(path)
+            written.append(path)
     if as_json:
         _common.print_json(_as_dict(result))
     else:

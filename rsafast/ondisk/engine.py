@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -84,7 +85,7 @@ class Checkpoint:
         self.work, self.counts, self.size = work, counts, plan.tile
         self.tile, self.part, self.sums = 0, 0, np.zeros(0)
         if work is not None and work.done:
-            with np.load(work.file, allow_pickle=False) as state:
+            with np.load(_state_of(work), allow_pickle=False) as state:
                 # Another budget may have cut the work into other tiles: then it starts anew.
                 if tuple(state["size"]) == self.size:
                     self.tile, self.part = (int(x) for x in state["reached"])
@@ -97,9 +98,14 @@ class Checkpoint:
             return
         state = {"size": np.array(self.size), "reached": np.array([tile, part]), "sums": sums}
         state |= _state(self.counts)
-        with replacing(self.work.file) as temporary, temporary.open("wb") as file:
+        self.work.file.touch()  # without it the work would start anew
+        with replacing(_state_of(self.work)) as temporary, temporary.open("wb") as file:
             np.savez(file, **state)  # type: ignore[arg-type]
         self.work.record(range(len(self.work.done), len(self.work.done) + 1))
+
+
+def _state_of(work: Work) -> Path:
+    return work.file.with_name("state.npz")
 
 
 def _state(counts: Counts) -> dict[str, NDArray[Any]]:

@@ -147,9 +147,11 @@ def choose_orbits(n: int, n_permutations: int, models: int, brain: int) -> Orbit
 
 def _numbers_of_pairs(blocks: int) -> list[int]:
     """Numbers of pairs of relabellings to choose from, 1 only where it is enough."""
-    roots = range(1, isqrt(min(blocks, _MOST_BLOCKS)) + 2)
+    roots = range(1, isqrt(min(blocks, _MOST_BLOCKS)) + 3)
     numbers = {k for root in roots for k in (root * root, root * (root + 1))} | {blocks}
-    return sorted(k for k in numbers if min(2, blocks) <= k <= blocks)
+    # Four pairs where two would do: the spread between two says next to nothing.
+    most = max(4, blocks) if blocks > 1 else 1
+    return sorted(k for k in numbers if min(2, blocks) <= k <= most)
 
 
 def _parts(chunks: list[Chunk]) -> list[list[Chunk]]:

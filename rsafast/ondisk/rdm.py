@@ -98,6 +98,14 @@ def open_rdm(path: PathInput, rdm: int = 0) -> StoredRDM:
     InvalidInputError
         For a file that is missing, damaged or of another kind, and for an RDM that is not there.
     """
+    found = open_rdms(path)
+    if not 0 <= rdm < len(found):
+        raise InvalidInputError(f"{path}: holds {len(found)} RDMs, numbered from 0; got {rdm}")
+    return found[rdm]
+
+
+def open_rdms(path: PathInput) -> list[StoredRDM]:
+    """All RDMs of a file, as :func:`open_rdm` opens them."""
     with hdf5.read(path, "rdms") as file:
         data = file[_DATA]
         (count, pairs), dtype = data.shape, data.dtype
@@ -106,16 +114,19 @@ def open_rdm(path: PathInput, rdm: int = 0) -> StoredRDM:
         if n is None or offset is None:
             raise InvalidInputError(f"{path}: cannot be mapped; read it with RDMs.load")
         labels, name_of, measure = fields["labels"], fields["names"], fields["measure"]
-    if not 0 <= rdm < count:
-        raise InvalidInputError(f"{path}: holds {count} RDMs, numbered from 0; got {rdm}")
-    return StoredRDM(
-        path=Path(path),
-        values=np.memmap(path, dtype, "r", offset + rdm * pairs * dtype.itemsize, (pairs,)),
-        n_stimuli=n,
-        labels=None if labels is None else tuple(np.asarray(labels).tolist()),
-        name=name_of[rdm],
-        measure=measure,
-    )
+    ids = None if labels is None else tuple(np.asarray(labels).tolist())
+    starts = [offset + rdm * pairs * dtype.itemsize for rdm in range(count)]
+    return [
+        StoredRDM(
+            path=Path(path),
+            values=np.memmap(path, dtype, "r", start, (pairs,)),
+            n_stimuli=n,
+            labels=ids,
+            name=name_of[rdm],
+            measure=measure,
+        )
+        for rdm, start in enumerate(starts)
+    ]
 
 
 def create_rdm(

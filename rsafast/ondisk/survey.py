@@ -16,7 +16,7 @@ from rsafast.comparators import FloatArray
 from rsafast.errors import InvalidInputError
 from rsafast.memory import format_bytes
 from rsafast.ondisk.ranks import Ranks, counted
-from rsafast.ondisk.rdm import StoredRDM, open_rdm
+from rsafast.ondisk.rdm import StoredRDM, open_rdms
 from rsafast.ondisk.rows import LazyRDM, RankedRows, Rows, ahead, panel_bytes, panels
 from rsafast.progress import Advance
 
@@ -67,7 +67,7 @@ class Survey:
 
 
 def opened(files: Large | Sequence[Large], what: str) -> list[Rows]:
-    """RDMs that a caller named, opened.
+    """RDMs that a caller named, opened: of a file all that it holds.
 
     Raises
     ------
@@ -76,9 +76,9 @@ def opened(files: Large | Sequence[Large], what: str) -> list[Rows]:
     """
     alone = not isinstance(files, list | tuple)
     listed = cast("Sequence[Large]", [files] if alone else files)
-    found: list[Rows] = [
-        file if isinstance(file, StoredRDM | LazyRDM) else open_rdm(file) for file in listed
-    ]
+    found: list[Rows] = []
+    for file in listed:
+        found += [file] if isinstance(file, StoredRDM | LazyRDM) else open_rdms(file)
     if not found:
         raise InvalidInputError(f"{what} must name one RDM at least")
     return found

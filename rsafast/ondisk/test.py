@@ -132,6 +132,8 @@ def permutation_test_files(
     if cluster is not None:
         raise UnsupportedCaseError("cluster= is not available in this version; leave it out")
     check_choices(n_permutations, alternative, tail, "auto", seed, "freedman-lane")
+    if tail not in (None, "gpd"):
+        raise UnsupportedCaseError(f"tail={tail!r} needs whole matrices; use tail='gpd'")
     task = _task(models, brain, method, n_permutations, ranks, memory_budget)
     with _resumable(out, (task.key, alternative, tail, seed), resume) as work:
         found, values = _surveyed(task, progress)

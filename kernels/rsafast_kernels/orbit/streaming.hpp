@@ -210,22 +210,31 @@ void accumulate(const T* a, const T* b, int n, const Segments& segments, const s
 // ---------------------------------------------------------------- sums to statistics
 
 // out[series - first][shift] for `count` series from `first` on; loads may reach a vector beyond.
+// One group of lanes a transform, so that no series' rounding depends on which others there are.
 template <class T>
 void invert(const T* sums, Index stride, int n, Index first, Index count, T* out, int threads) {
-    constexpr Index w = static_cast<Index>(Simd<T>::width);
+    using S = Simd<T>;
+    constexpr Index w = static_cast<Index>(S::width);
     const auto shared = fft::shared_plan<T>(n);
     const fft::Plan<T>& plan = *shared;
-    const Index groups = (count + w - 1) / w;
 #pragma omp parallel num_threads(threads)
     {
         const Work<T> work(plan);
+        T *re = work.re, *im = work.im;
 #pragma omp for schedule(static)
-        for (Index pair = 0; pair < (groups + 1) / 2; ++pair) {
-            const Index one = 2 * pair, two = std::min(one + 1, groups - 1);
-            inverse(plan, sums + first + one * w, sums + first + two * w, 2 * stride, stride, work);
-            for (Index group = one; group <= two; ++group)
-                scatter(group > one ? work.im : work.re, n, std::min(w, count - group * w),
-                        out + group * w * n);
+        for (Index group = 0; group < (count + w - 1) / w; ++group) {
+            const T* from = sums + first + group * w;
+            for (int k = 0; k <= n / 2; ++k, from += 2 * stride) {
+                const auto real = S::load(from), imaginary = S::load(from + stride);
+                const bool own = k == 0 || 2 * k == n;  // its own mirror, and real
+                S::store(re + k * w, real);
+                S::store(im + k * w, own ? S::zero() : imaginary);
+                if (own) continue;
+                S::store(re + (n - k) * w, real);
+                S::store(im + (n - k) * w, -imaginary);
+            }
+            plan.forward(im, re, work.scratch_im, work.scratch_re);
+            scatter(re, n, std::min(w, count - group * w), out + group * w * n);
         }
     }
 }
