@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rsafast_kernels.atomic import replacing
 from rsafast_kernels.orbit import permutation, streaming
 from rsafast_kernels.orbit.streaming import Chunk, Sums
+from rsafast_kernels.orbit.units import Units
 from rsafast_kernels.relabel import relabelings
 from rsafast_kernels.tally import Tally
 
+from rsafast.cluster import in_order, once
 from rsafast.comparators import FloatArray
+from rsafast.errors import RsafastError
+from rsafast.io.provenance import array_hash
 from rsafast.ondisk.plan import Orbits, StreamPlan
-from rsafast.ondisk.rows import ahead, panels
+from rsafast.ondisk.rows import LazyRDM, ahead, panels
 from rsafast.ondisk.survey import Survey, Values
 from rsafast.ondisk.work import Work
 from rsafast.permutation.counts import Counts
 from rsafast.permutation.engines import PERMUTED, Block, fixed_relabelings
 from rsafast.permutation.statistics import Index
 from rsafast.progress import Advance
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,29 +44,35 @@ class Side:
     ----------
     values : the RDMs.
     centre, norm : (K,) of each; what is multiplied is ``(value - centre) / norm``.
-    draw : relabellings of given numbers, (count, n).
+    seed, permuted : which relabellings they are taken under.
     """
 
     values: Sequence[Values]
     centre: FloatArray
     norm: FloatArray
-    draw: Callable[[range], Index]
+    seed: int
+    permuted: bool
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type that holds the values of all RDMs."""
         return np.result_type(*[v.dtype for v in self.values])
 
+    def draw(self, indices: range) -> Index:
+        """Relabellings of these numbers: (count, n)."""
+        n = self.values[0].rows.n_stimuli
+        if self.permuted:
+            return relabelings(self.seed, PERMUTED, indices.start, len(indices), n)
+        return fixed_relabelings(self.seed, indices, n)
+
 
 def sides(values: Sequence[Values], models: int, found: Survey, seed: int) -> tuple[Side, Side]:
     """Both sides of a test with this seed, of values that list so many models first."""
-    n, m = values[0].rows.n_stimuli, models
+    m = models
     return (
-        Side(values[:m], found.centre[:m], found.norm[:m],
-             lambda i: relabelings(seed, PERMUTED, i.start, len(i), n)),
-        Side(values[m:], found.centre[m:], found.norm[m:],
-             lambda j: fixed_relabelings(seed, j, n)),
-    )  # fmt: skip
+        Side(values[:m], found.centre[:m], found.norm[:m], seed, permuted=True),
+        Side(values[m:], found.centre[m:], found.norm[m:], seed, permuted=False),
+    )
 
 
 def permutation_at(orbits: Orbits, seed: int, place: int) -> Index:
@@ -121,84 +136,165 @@ def _restore(counts: Counts, state: Any) -> None:
         counts.top.scores = state["top"]
 
 
+class Stopwatch:
+    """Seconds spent on each stage, so far."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def timing(self, stage: str) -> Iterator[None]:
+        """Add the time of a ``with`` block to a stage."""
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """What the sums of some parts of the diagonals are a function of, but for the parts.
+
+    Attributes
+    ----------
+    n : stimuli.
+    units : group of units.
+    sides : models and brain RDMs.
+    indices : relabellings of either side.
+    """
+
+    n: int
+    units: Units
+    sides: tuple[Side, Side]
+    indices: tuple[range, range]
+
+    def empty(self) -> Sums:
+        """Sums of nothing yet."""
+        rows = [len(s.values) * len(i) for s, i in zip(self.sides, self.indices, strict=True)]
+        return Sums(self.n, rows[0], rows[1], self.units)
+
+
 def run(
-    plan: StreamPlan, models: Side, brain: Side, checkpoint: Checkpoint, advance: Advance
+    plan: StreamPlan,
+    sides: tuple[Side, Side],
+    checkpoint: Checkpoint,
+    watch: Stopwatch,
+    advance: Advance,
+    client: Client | None = None,
 ) -> Iterator[Block]:
-    """Yield the statistics of all relabellings that are not counted yet, tile by tile."""
+    """Yield the statistics of all relabellings that are not counted yet, tile by tile.
+
+    With a client the sums of parts are made by its cluster; they are added here, in order.
+    """
+    orbits, (models, brain) = plan.orbits, sides
+    size = orbits.n_stimuli * len(orbits.units)  # relabellings of one pair
     for number, (i, j) in enumerate(plan.tiles):
         if number < checkpoint.tile:
-            advance(_size(plan, i, j))
+            advance(len(i) * len(j) * size)
             continue
-        sums = _summed(plan, number, (models, i), (brain, j), checkpoint, advance)
-        for row, relabeling in enumerate(i):
-            values = sums.statistics(row * len(models.values), len(models.values))
-            shape = (1, len(models.values), len(j), len(brain.values), -1)
-            first = (relabeling * plan.orbits.counts[1] + np.array([j])) * _orbit(plan)
-            yield Block(values.reshape(shape), first)
+        tile = Tile(orbits.n_stimuli, orbits.units, sides, (i, j))
+        progress = _Share(advance, len(i) * len(j) * size, len(orbits.parts))
+        sums = _summed(plan, number, tile, checkpoint, watch, progress, client)
+        with watch.timing("statistics"):
+            for row, relabeling in enumerate(i):
+                values = sums.statistics(row * len(models.values), len(models.values))
+                shape = (1, len(models.values), len(j), len(brain.values), -1)
+                first = (relabeling * orbits.counts[1] + np.array([j])) * size
+                yield Block(values.reshape(shape), first)
         if number + 1 < len(plan.tiles):
             checkpoint.save(number + 1, 0, np.zeros(0))
-
-
-def _orbit(plan: StreamPlan) -> int:
-    """Relabellings of one pair (i, j)."""
-    return plan.orbits.n_stimuli * len(plan.orbits.units)
-
-
-def _size(plan: StreamPlan, i: range, j: range) -> int:
-    return len(i) * len(j) * _orbit(plan)
 
 
 def _summed(
     plan: StreamPlan,
     number: int,
-    models: tuple[Side, range],
-    brain: tuple[Side, range],
+    tile: Tile,
     checkpoint: Checkpoint,
-    advance: Advance,
+    watch: Stopwatch,
+    progress: Callable[[float], None],
+    client: Client | None,
 ) -> Sums:
     """Sums of a tile over all diagonals, in the order of the parts."""
-    orbits = plan.orbits
-    n, parts = orbits.n_stimuli, orbits.parts
-    rows = [len(side.values) * len(indices) for side, indices in (models, brain)]
-    sums = Sums(n, rows[0], rows[1], orbits.units)
+    sums = tile.empty()
     total = np.zeros_like(sums.values)
     start = 0
     if checkpoint.tile == number and checkpoint.part:
         start, total[:] = checkpoint.part, checkpoint.sums
-    progress = _Share(advance, _size(plan, models[1], brain[1]), len(parts), start)
-    for first in range(start, len(parts), plan.parts_at_once):
-        together = parts[first : first + plan.parts_at_once]
-        residues = np.concatenate([chunk.residues for part in together for chunk in part])
-        diagonals = streaming.stored_diagonals(residues, n)
-        # Filling and transforming take about as long as each other.
-        filling = partial(_scaled, progress, len(together) / 4)
-        a, b = (_filled(*side, diagonals, filling) for side in (models, brain))
-        for part in together:
-            sums.values[:] = 0.0
-            for chunk in part:
-                _add(sums, chunk, diagonals, (models, a), (brain, b))
-            total += sums.values
-            progress(0.5)
-        if first + len(together) < len(parts):
-            checkpoint.save(number, first + len(together), total)
+        progress(start)
+    parts, step = plan.orbits.parts, plan.parts_at_once
+    groups = [parts[first : first + step] for first in range(start, len(parts), step)]
+    found: Iterator[Iterable[FloatArray]]
+    if client is None:
+        found = (_sums_of(tile, group, sums, watch, progress) for group in groups)
+    else:
+        shared, expected = once(client, tile), _fingerprints(tile)
+        calls = [(shared, group, expected) for group in groups]
+        found = _reported(in_order(client, _sums_there, calls), progress)
+    for group, sums_of_parts in zip(groups, found, strict=True):
+        for of_part in sums_of_parts:
+            total += of_part
+        start += len(group)
+        if start < len(parts):
+            checkpoint.save(number, start, total)
     sums.values[:] = total
     return sums
 
 
-def _add(
+def _sums_of(
+    tile: Tile,
+    parts: list[list[Chunk]],
     sums: Sums,
-    chunk: Chunk,
-    diagonals: NDArray[np.int64],
-    models: tuple[tuple[Side, range], NDArray[Any]],
-    brain: tuple[tuple[Side, range], NDArray[Any]],
-) -> None:
-    scale, centre = [], []
-    for (side, indices), _ in (models, brain):
-        scale.append(np.tile(1.0 / side.norm, len(indices)))
-        centre.append(np.tile(side.centre, len(indices)))
-    sums.add(
-        chunk, models[1], brain[1], diagonals, (scale[0], scale[1]), (centre[0], centre[1])
-    )  # fmt: skip
+    watch: Stopwatch,
+    progress: Callable[[float], None],
+) -> Iterator[FloatArray]:
+    """Yield the sums over each of some parts that are in memory together; `sums` is overwritten."""
+    residues = np.concatenate([chunk.residues for part in parts for chunk in part])
+    diagonals = streaming.stored_diagonals(residues, tile.n)
+    factors = []
+    # Filling and transforming take about as long as each other.
+    filling = partial(_scaled, progress, len(parts) / 4)
+    with watch.timing("reading and filling"):
+        for side, indices in zip(tile.sides, tile.indices, strict=True):
+            filled = _filled(side, indices, diagonals, filling)
+            scale, centre = (np.tile(x, len(indices)) for x in (1.0 / side.norm, side.centre))
+            factors.append((filled, scale, centre))
+    (a, *_), (b, *_) = factors
+    scales, centres = ((factors[0][k], factors[1][k]) for k in (1, 2))
+    for part in parts:
+        with watch.timing("transforms and products"):
+            sums.values[:] = 0.0
+            for chunk in part:
+                sums.add(chunk, a, b, diagonals, scales, centres)
+        progress(0.5)
+        yield sums.values
+
+
+def _sums_there(
+    tile: Tile, parts: list[list[Chunk]], fingerprints: list[tuple[str, str]]
+) -> list[FloatArray]:
+    """The work of one task of a cluster."""
+    for (where, expected), (_, found) in zip(fingerprints, _fingerprints(tile), strict=True):
+        if found != expected:
+            raise RsafastError(
+                f"{where}: a worker of the cluster computes other values than the process that"
+                " asked, on another processor or with other libraries; write the RDM to a file with"
+                " compute_rdm_file first"
+            )
+    each = _sums_of(tile, parts, tile.empty(), Stopwatch(), lambda done: None)
+    return [values.copy() for values in each]
+
+
+def _fingerprints(tile: Tile) -> list[tuple[str, str]]:
+    """Of RDMs that are computed wherever they are needed: name, and a hash of their first rows."""
+    rdms = [v.rows for side in tile.sides for v in side.values if isinstance(v.rows, LazyRDM)]
+    return [(r.where, array_hash(r.read_rows(0, min(r.step, r.n_stimuli)))) for r in rdms]
+
+
+def _reported(
+    found: Iterator[list[FloatArray]], progress: Callable[[float], None]
+) -> Iterator[list[FloatArray]]:
+    for sums_of_parts in found:
+        progress(len(sums_of_parts))
+        yield sums_of_parts
 
 
 def _filled(
@@ -227,9 +323,8 @@ def _scaled(progress: Callable[[float], None], by: float, done: float) -> None:
 class _Share:
     """Progress of a tile in relabellings, told in parts of the diagonals."""
 
-    def __init__(self, advance: Advance, size: int, parts: int, start: int) -> None:
+    def __init__(self, advance: Advance, size: int, parts: int) -> None:
         self.advance, self.each, self.done, self.told = advance, size / parts, 0.0, 0
-        self(start)
 
     def __call__(self, parts: float) -> None:
         self.done += parts * self.each

@@ -42,6 +42,11 @@ class StoredRDM:
     name: str
     measure: str | None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as a reference to the file, which the reader must reach under the same path."""
+        where = (self.values.dtype, self.values.offset, len(self.values))
+        return _mapped, (self.path, *where, self.n_stimuli, self.labels, self.name, self.measure)
+
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type of the values."""
@@ -117,16 +122,29 @@ def open_rdms(path: PathInput) -> list[StoredRDM]:
     ids = None if labels is None else tuple(np.asarray(labels).tolist())
     starts = [offset + rdm * pairs * dtype.itemsize for rdm in range(count)]
     return [
-        StoredRDM(
-            path=Path(path),
-            values=np.memmap(path, dtype, "r", start, (pairs,)),
-            n_stimuli=n,
-            labels=ids,
-            name=name_of[rdm],
-            measure=measure,
-        )
+        _mapped(Path(path), dtype, start, pairs, n, ids, name_of[rdm], measure)
         for rdm, start in enumerate(starts)
     ]
+
+
+def _mapped(
+    path: Path,
+    dtype: DTypeLike,
+    start: int,
+    pairs: int,
+    n: int,
+    labels: tuple[Label, ...] | None,
+    name: str,
+    measure: str | None,
+) -> StoredRDM:
+    try:
+        values = np.memmap(path, dtype, "r", start, (pairs,))
+    except (OSError, ValueError) as error:
+        raise InvalidInputError(
+            f"{path}: cannot be read here ({error}); workers of a cluster need it on a disk that"
+            " they share, under this path"
+        ) from None
+    return StoredRDM(path, values, n, labels, name, measure)
 
 
 def create_rdm(

@@ -6,7 +6,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from rsafast_kernels.relabel import relabelings
 from rsafast_kernels.tally import Alternative
 
 from rsafast._condensed import n_pairs
+from rsafast.cluster import Cluster, connected
 from rsafast.errors import UnsupportedCaseError
 from rsafast.io.store import check_suffix
 from rsafast.memory import parse_bytes
@@ -64,7 +65,7 @@ def permutation_test_files(
     memory_budget: int | str | None = None,
     out: PathInput | None = None,
     resume: bool = True,
-    cluster: Any | None = None,
+    cluster: Cluster | None = None,
     progress: bool = True,
 ) -> PermutationResult:
     """Test RDMs that are too large for memory: :func:`rsafast.permutation_test`, streamed.
@@ -98,7 +99,10 @@ def permutation_test_files(
         While it is in the making, the sums so far lie beside it, and a run that was killed goes on
         from there when it is called again with the same arguments.
     resume : False starts anew
-    cluster : not available in this version
+    cluster : address, Client or "local", optional
+        Dask cluster that reads the RDMs and sums over their diagonals, to the same bits; files must
+        lie on a disk that its workers share. `memory_budget` is then that of every worker, and
+        workers of one thread use it best. See docs/large.md.
     progress : show bars
 
     Returns
@@ -129,25 +133,29 @@ def permutation_test_files(
     (True, True)
     """
     started = time.perf_counter()
-    if cluster is not None:
-        raise UnsupportedCaseError("cluster= is not available in this version; leave it out")
     check_choices(n_permutations, alternative, tail, "auto", seed, "freedman-lane")
     if tail not in (None, "gpd"):
         raise UnsupportedCaseError(f"tail={tail!r} needs whole matrices; use tail='gpd'")
     task = _task(models, brain, method, n_permutations, ranks, memory_budget)
     with _resumable(out, (task.key, alternative, tail, seed), resume) as work:
-        found, values = _surveyed(task, progress)
+        watch = engine.Stopwatch()
+        with watch.timing("survey"):
+            found, values = _surveyed(task, progress)
         plan = make_plan(task.orbits, task.sizes(values), task.budget)
         observed = _observed(found, len(task.models))
         counts = Counts.start(observed, alternative, tail)
         checkpoint = engine.Checkpoint(work, counts, plan)
         sides = engine.sides(values, len(task.models), found, seed)
-        with track(task.orbits.n_permutations, "relabellings", progress) as advance:
-            for block in engine.run(plan, *sides, checkpoint, advance):
+        with (
+            nullcontext() if cluster is None else connected(cluster) as client,
+            track(task.orbits.n_permutations, "relabellings", progress) as advance,
+        ):
+            for block in engine.run(plan, sides, checkpoint, watch, advance, client):
                 counts.add(block)
         counts.check()
         asked = int(n_permutations)
-        result = _result(task, plan, counts, observed, tail, asked, int(seed), started)
+        how = details(plan) | {"stages": watch.seconds}
+        result = _result(task, how, counts, observed, tail, asked, int(seed), started)
         if work is not None:
             finished = work.file.with_name("result.h5")
             result.save(finished)
@@ -286,7 +294,7 @@ def _observed(found: Survey, models: int) -> Observed:
 
 def _result(
     task: _Task,
-    plan: StreamPlan,
+    how: dict[str, Any],
     counts: Counts,
     observed: Observed,
     tail: str | None,
@@ -296,7 +304,7 @@ def _result(
 ) -> PermutationResult:
     total, n = task.orbits.n_permutations, task.orbits.n_stimuli
     return result_of(
-        Plan("orbit-streamed", total, True, lambda: iter(()), details(plan)),
+        Plan("orbit-streamed", total, True, lambda: iter(()), how),
         counts,
         observed,
         tuple(rdm.name for rdm in task.models),

@@ -345,7 +345,6 @@ def test_bad_input_is_refused_before_work_begins(tmp_path):
         (a, {"memory_budget": "1MB"}, "too small"),
         (a, {"out": tmp_path / "result.csv"}, "result.csv"),
         (a, {"out": tmp_path / "none" / "result.h5"}, "does not exist"),
-        (a, {"cluster": "local"}, "cluster"),
         (other, {}, "100 stimuli and .* has 101"),
         ([], {}, "models must name"),
         (flat, {"method": "pearson"}, "no spread"),

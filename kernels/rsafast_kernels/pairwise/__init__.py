@@ -12,9 +12,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache, partial
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -88,6 +88,20 @@ class _Bilinear:
     factor: float = 1.0
     top: float = math.inf
     root: bool = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled so that products stay the same: x @ x.T is rounded in a way of its own."""
+        values = [getattr(self, f.name) for f in fields(self)]
+        values[1] = None if self.right is self.left else self.right
+        return _bilinear, tuple(values)
+
+
+def _bilinear(left: FloatArray, right: FloatArray | None, *rest: Any) -> _Bilinear:
+    # What arrives in messages may start at any byte, and is then copied for every product.
+    left = np.require(left, requirements=["C", "A"])
+    if right is not None:
+        right = np.require(right, requirements=["C", "A"])
+    return _Bilinear(left, left if right is None else right, *rest)
 
 
 def pairwise_distances(
@@ -557,7 +571,9 @@ def _condense(form: _Bilinear, out: FloatArray, first: int, last: int, workers: 
     n = len(form.left)
     height = _tile_rows(n)
     if _is_small(n, form.left.size):
-        _tile(form, target, 0, 0, n, 0, n)
+        # One BLAS thread here too: more of them round otherwise.
+        with _blas().limit(limits=1, user_api="blas"):
+            _tile(form, target, 0, 0, n, 0, n)
     else:
         tiles = [
             (first, row, min(row + height, last), column, min(column + _TILE_COLUMNS, n))
