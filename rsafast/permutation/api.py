@@ -98,7 +98,7 @@ def permutation_test(
     device : {"auto", "cpu", "cuda"}
     keep_null : keep every permuted statistic (8 bytes each).
     memory_budget : bytes or a size like "2GB", for working arrays (2 GB by default).
-    cluster : not available in this version.
+    cluster : only :func:`rsafast.permutation_test_files` takes one.
     progress : show a bar on stderr after a second.
     covariate_scheme : {"freedman-lane", "raw"}
         Permute the residuals of the model given the covariates, or the model itself.
@@ -133,7 +133,9 @@ def permutation_test(
     """
     started = time.perf_counter()
     if cluster is not None:
-        raise UnsupportedCaseError("cluster= is not available in this version; leave it out")
+        raise UnsupportedCaseError(
+            "cluster= is for RDMs that are read in rows; use permutation_test_files"
+        )
     require_cpu(device, "permutation_test")
     comparator = get_comparator(method)
     check_choices(n_permutations, alternative, tail, engine, seed, covariate_scheme)
