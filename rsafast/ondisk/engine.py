@@ -185,23 +185,36 @@ def run(
 
     With a client the sums of parts are made by its cluster; they are added here, in order.
     """
-    orbits, (models, brain) = plan.orbits, sides
-    size = orbits.n_stimuli * len(orbits.units)  # relabellings of one pair
-    for number, (i, j) in enumerate(plan.tiles):
+    orbits = plan.orbits
+    for number, indices in enumerate(plan.tiles):
+        size = len(indices[0]) * len(indices[1]) * _of_a_pair(orbits)
         if number < checkpoint.tile:
-            advance(len(i) * len(j) * size)
+            advance(size)
             continue
-        tile = Tile(orbits.n_stimuli, orbits.units, sides, (i, j))
-        progress = _Share(advance, len(i) * len(j) * size, len(orbits.parts))
-        sums = _summed(plan, number, tile, checkpoint, watch, progress, client)
-        with watch.timing("statistics"):
-            for row, relabeling in enumerate(i):
-                values = sums.statistics(row * len(models.values), len(models.values))
-                shape = (1, len(models.values), len(j), len(brain.values), -1)
-                first = (relabeling * orbits.counts[1] + np.array([j])) * size
-                yield Block(values.reshape(shape), first)
+        tile = Tile(orbits.n_stimuli, orbits.units, sides, indices)
+        progress = _Share(advance, size, len(orbits.parts))
+        # The sums have no name here: those of one tile are gone before the next one begins.
+        yield from _blocks(
+            _summed(plan, number, tile, checkpoint, watch, progress, client), tile, orbits, watch
+        )
         if number + 1 < len(plan.tiles):
             checkpoint.save(number + 1, 0, np.zeros(0))
+
+
+def _of_a_pair(orbits: Orbits) -> int:
+    """Relabellings of one pair (g, r)."""
+    return orbits.n_stimuli * len(orbits.units)
+
+
+def _blocks(sums: Sums, tile: Tile, orbits: Orbits, watch: Stopwatch) -> Iterator[Block]:
+    """Statistics of a tile, one relabelling of the models at a time."""
+    (models, brain), (i, j) = tile.sides, tile.indices
+    shape = (1, len(models.values), len(j), len(brain.values), -1)
+    for row, relabeling in enumerate(i):
+        with watch.timing("statistics"):
+            values = sums.statistics(row * len(models.values), len(models.values))
+        first = (relabeling * orbits.counts[1] + np.array([j])) * _of_a_pair(orbits)
+        yield Block(values.reshape(shape), first)
 
 
 def _summed(

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from rsafast_kernels.pairwise import Distances, Metric, working_bytes
 from rsafast_kernels.rank.counting import Ranker
 
-from rsafast._condensed import n_pairs
+from rsafast._condensed import n_pairs, row_start
 from rsafast.features import Precision, kernel_metric, measure_name, normalise, one_layer
 from rsafast.io.provenance import array_hash
 from rsafast.rdms import Label, checked_labels
@@ -182,6 +182,37 @@ class RankedRows:
     def read_rows(self, first: int, last: int) -> NDArray[Any]:
         """Ranks of the pairs of rows first..last."""
         return self.ranker.ranks(self.rows.read_rows(first, last).astype(np.float32, copy=False))
+
+
+@dataclass(frozen=True, slots=True)
+class HeldRows:
+    """All ranks of an RDM that is small enough: they take less than the tables to look them up."""
+
+    rows: Rows
+    ranks: NDArray[Any]
+
+    @classmethod
+    def of(cls, ranked: RankedRows) -> HeldRows:
+        """Look all of them up."""
+        rows = ranked.rows
+        parts = panels(rows.n_stimuli, [rows.step])
+        ranks = np.concatenate([ranked.read_rows(first, last) for first, last in parts])
+        return cls(rows, ranks)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the ranks."""
+        return self.ranks.dtype
+
+    @property
+    def working_bytes(self) -> int:
+        """Memory that they take, and what they were made of."""
+        return self.rows.working_bytes + self.ranks.nbytes
+
+    def read_rows(self, first: int, last: int) -> NDArray[Any]:
+        """Ranks of the pairs of rows first..last."""
+        n = self.rows.n_stimuli
+        return self.ranks[row_start(first, n) : row_start(last, n)]
 
 
 def panels(n: int, steps: Sequence[int], pairs: int = PANEL) -> list[tuple[int, int]]:

@@ -17,7 +17,7 @@ from rsafast.errors import InvalidInputError
 from rsafast.memory import format_bytes
 from rsafast.ondisk.ranks import Ranks, counted
 from rsafast.ondisk.rdm import StoredRDM, open_rdms
-from rsafast.ondisk.rows import LazyRDM, RankedRows, Rows, ahead, panel_bytes, panels
+from rsafast.ondisk.rows import HeldRows, LazyRDM, RankedRows, Rows, ahead, panel_bytes, panels
 from rsafast.progress import Advance
 
 Method = Literal["spearman", "pearson", "cosine"]
@@ -36,7 +36,7 @@ class Values:
     """
 
     rows: Rows
-    source: Rows | RankedRows
+    source: Rows | RankedRows | HeldRows
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -125,11 +125,12 @@ def compared(
     """
     found = []
     for rdm in rdms:
-        source: Rows | RankedRows = rdm
+        source: Rows | RankedRows | HeldRows = rdm
         if _is_to_rank(rdm, method):
-            ranker = counted(rdm, ranks, budget, advance)
-            budget -= ranker.nbytes
-            source = RankedRows(rdm, ranker, np.dtype(ranks))
+            source = RankedRows(rdm, counted(rdm, ranks, budget, advance), np.dtype(ranks))
+            if n_pairs(rdm.n_stimuli) * source.dtype.itemsize < source.ranker.nbytes:
+                source = HeldRows.of(source)
+            budget -= source.working_bytes
         found.append(Values(rdm, source))
     return found
 

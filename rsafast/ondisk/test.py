@@ -275,7 +275,8 @@ def _surveyed(task: _Task, progress: bool) -> tuple[Survey, list[Values]]:
     pairs = n_pairs(task.orbits.n_stimuli)
     total = passes(task.rdms, task.method) * pairs
     with track(total, f"{task.method} of the RDMs", progress) as advance:
-        values = compared(task.rdms, task.method, task.ranks, task.budget, advance)
+        budget = task.budget - survey_bytes(task.rdms)
+        values = compared(task.rdms, task.method, task.ranks, budget, advance)
         return survey(values, task.method, advance), values
 
 
