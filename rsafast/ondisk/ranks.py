@@ -127,8 +127,9 @@ def counted(rdm: Rows, dtype: Ranks, budget: int, advance: Advance) -> Ranker:
     needed = ranker.table_bytes + 4 * len(values) + panel_bytes(rdm.n_stimuli, [rdm])
     if needed > budget:
         raise InvalidInputError(
-            f"memory_budget of {format_bytes(budget)} is too small: the values of {rdm.where}"
-            f" need counters of {format_bytes(needed)}; raise it"
+            f"memory_budget is too small: {format_bytes(budget)} of it are left for the counters of"
+            f" {rdm.where}, which take {format_bytes(needed)}; raise it, or rank the RDM in a file"
+            " of its own first (rank_rdm_file)"
         )
     ranker.allocate()
     for _, _, values in ahead(rdm.read_rows, parts):

@@ -163,7 +163,7 @@ def survey(values: Sequence[Values], method: str, advance: Advance) -> Survey:
                 shift = panel.mean(axis=1, keepdims=True)
             panel -= shift
             totals += panel.sum(axis=1)
-            gram += panel @ panel.T
+            gram += np.einsum("ap,bp->ab", panel, panel)  # BLAS rounds by its threads
             _add_row_sums(row_sums, panel, first, last)
             advance(panel.size)
     if not np.isfinite(gram).all():

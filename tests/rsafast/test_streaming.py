@@ -6,11 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from rsafast_kernels.gather import gather_products
 from scipy.stats import kstest
+from threadpoolctl import threadpool_info
 
 import rsafast as rf
 from rsafast._condensed import expand
@@ -145,6 +147,16 @@ def test_what_is_found_does_not_depend_on_the_plan(monkeypatch):
         assert_same(found, whole)
 
 
+def test_values_are_the_same_in_any_thread():
+    rdm = rf.lazy_rdm(np.random.default_rng(0).standard_normal((1500, 64)).astype(np.float32))
+    here = rdm.read_rows(0, 1500)
+    threads = {x["num_threads"] for x in threadpool_info() if x["user_api"] == "blas"}
+    with ThreadPoolExecutor(2) as pool:
+        for there in [pool.submit(rdm.read_rows, 0, 1500) for _ in range(4)]:
+            np.testing.assert_array_equal(there.result(), here)
+    assert threads == {x["num_threads"] for x in threadpool_info() if x["user_api"] == "blas"}
+
+
 class Killed(BaseException):
     """What a test raises in place of SIGKILL."""
 
@@ -220,7 +232,8 @@ import numpy as np, rsafast as rf
 x = np.random.default_rng(0).standard_normal((2, 3000, 64)).astype(np.float32)
 a, b = rf.lazy_rdm(x[0]), rf.lazy_rdm(x[1])
 rf.permutation_test_files(
-    a, b, n_permutations=400_000, memory_budget="360MB", out=sys.argv[1] + "/result.h5"
+    a, b, method="pearson", n_permutations=1_000_000, memory_budget="300MB",
+    out=sys.argv[1] + "/result.h5",
 )
 """
 

@@ -13,15 +13,14 @@ import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
-from functools import cache, partial
+from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
-from threadpoolctl import ThreadpoolController
 
 from rsafast_kernels._native import native
-from rsafast_kernels._threads import num_threads
+from rsafast_kernels._threads import num_threads, one_blas_thread
 from rsafast_kernels.errors import InvalidInputError
 
 __all__ = [
@@ -572,7 +571,7 @@ def _condense(form: _Bilinear, out: FloatArray, first: int, last: int, workers: 
     height = _tile_rows(n)
     if _is_small(n, form.left.size):
         # One BLAS thread here too: more of them round otherwise.
-        with _blas().limit(limits=1, user_api="blas"):
+        with one_blas_thread():
             _tile(form, target, 0, 0, n, 0, n)
     else:
         tiles = [
@@ -615,17 +614,16 @@ def _tile(
 
 def _run(tasks: Sequence[Callable[[], None]], workers: int) -> None:
     """Run the tasks, `workers` at a time, each with one BLAS thread."""
-    with _blas().limit(limits=1, user_api="blas"):
-        if workers == 1 or len(tasks) == 1:
+    if workers == 1 or len(tasks) == 1:
+        with one_blas_thread():
             for task in tasks:
                 task()
-            return
-        with ThreadPoolExecutor(min(workers, len(tasks))) as pool:
-            for done in [pool.submit(task) for task in tasks]:
-                done.result()
+        return
+    with ThreadPoolExecutor(min(workers, len(tasks))) as pool:
+        for done in [pool.submit(_alone, task) for task in tasks]:
+            done.result()
 
 
-@cache
-def _blas() -> ThreadpoolController:
-    # Looking for the loaded libraries takes milliseconds: once.
-    return ThreadpoolController()
+def _alone(task: Callable[[], None]) -> None:
+    with one_blas_thread():
+        task()
