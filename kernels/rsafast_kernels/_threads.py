@@ -3,11 +3,6 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
-from threading import Lock
-from typing import Any
-
-from threadpoolctl import ThreadpoolController
 
 from rsafast_kernels._native import native
 from rsafast_kernels.errors import InvalidInputError
@@ -48,31 +43,3 @@ def threads(n: int) -> Iterator[None]:
         yield
     finally:
         _threads = before
-
-
-_blas_lock = Lock()
-_blas_limits: list[Any] = []  # those in force; the first knows what was there before
-
-
-@contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """Let BLAS use one thread inside the ``with`` block, for products of the calling thread.
-
-    More threads round otherwise. Some BLAS have one setting for the process and some one for every
-    thread: so every block sets it, and the last one that is left restores it.
-    """
-    with _blas_lock:
-        _blas_limits.append(_blas().limit(limits=1, user_api="blas"))
-    try:
-        yield
-    finally:
-        with _blas_lock:
-            if len(_blas_limits) == 1:
-                _blas_limits[0].restore_original_limits()
-            _blas_limits.pop()
-
-
-@cache
-def _blas() -> ThreadpoolController:
-    # Looking for the loaded libraries takes milliseconds: once.
-    return ThreadpoolController()

@@ -321,7 +321,7 @@ def _filled(
     n = drawn.shape[1]
     out = np.empty((len(indices) * count, len(diagonals), n), side.dtype)
     for m, values in enumerate(side.values):
-        for first, last, panel in ahead(values.read_rows, panels(n, [values.rows.step])):
+        for first, last, panel in ahead(values, panels(n, [values.rows.step]), values.rows):
             panel = panel.astype(side.dtype, copy=False)
             for k, relabeling in enumerate(drawn):
                 streaming.fill(panel, first, last, relabeling, diagonals, out[k * count + m])

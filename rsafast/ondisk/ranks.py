@@ -118,7 +118,7 @@ def counted(rdm: Rows, dtype: Ranks, budget: int, advance: Advance) -> Ranker:
         )
     ranker = Ranker()
     parts = panels(rdm.n_stimuli, [rdm.step])
-    for _, _, values in ahead(rdm.read_rows, parts):
+    for _, _, values in ahead(rdm, parts, rdm):
         try:
             ranker.scan(values.astype(np.float32, copy=False))
         except InvalidInputError as error:
@@ -132,7 +132,7 @@ def counted(rdm: Rows, dtype: Ranks, budget: int, advance: Advance) -> Ranker:
             " of its own first (rank_rdm_file)"
         )
     ranker.allocate()
-    for _, _, values in ahead(rdm.read_rows, parts):
+    for _, _, values in ahead(rdm, parts, rdm):
         ranker.count(values.astype(np.float32, copy=False))
         advance(len(values))
     ranker.finish(dtype)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -20,6 +20,14 @@ from rsafast.io.provenance import array_hash
 from rsafast.rdms import Label, checked_labels
 
 PANEL = 2**23  # pairs of some rows that are read at a time, about: 32 MB of float32
+
+
+class Source(Protocol):
+    """What reads values of some rows."""
+
+    def read_rows(self, first: int, last: int) -> NDArray[Any]:
+        """Values of the pairs of the rows first..last with all stimuli after them."""
+        ...
 
 
 class Rows(Protocol):
@@ -232,13 +240,21 @@ def panel_bytes(n: int, rows: Sequence[Rows], pairs: int = PANEL) -> int:
 
 
 def ahead(
-    read: Callable[[int, int], NDArray[Any]], parts: Sequence[tuple[int, int]]
+    source: Source, parts: Sequence[tuple[int, int]], rdm: Rows
 ) -> Generator[tuple[int, int, NDArray[Any]]]:
-    """Yield first, last and what `read` gives for them, while the next is being read."""
+    """Yield first, last and the values of every panel, while the next is being read from `rdm`.
+
+    What is computed is computed by the calling thread: the products of BLAS use the processor as it
+    is, and OpenBLAS rounds otherwise in another thread, where it does not keep to one.
+    """
+    if isinstance(rdm, LazyRDM):
+        for first, last in parts:
+            yield first, last, source.read_rows(first, last)
+        return
     with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(read, *parts[0])
+        coming = pool.submit(source.read_rows, *parts[0])
         for (first, last), following in zip(parts, [*parts[1:], None], strict=True):
             values = coming.result()
             if following is not None:
-                coming = pool.submit(read, *following)
+                coming = pool.submit(source.read_rows, *following)
             yield first, last, values

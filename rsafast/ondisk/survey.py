@@ -154,7 +154,7 @@ def survey(values: Sequence[Values], method: str, advance: Advance) -> Survey:
     shift = np.zeros((k, 1))
     totals, gram, row_sums = np.zeros(k), np.zeros((k, k)), np.zeros((k, n))
     with ExitStack() as stack:
-        readers = [ahead(v.read_rows, parts) for v in values]
+        readers = [ahead(v, parts, v.rows) for v in values]
         for reader in readers:
             stack.callback(reader.close)
         for first, last in parts:

@@ -6,13 +6,11 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from rsafast_kernels.gather import gather_products
 from scipy.stats import kstest
-from threadpoolctl import threadpool_info
 
 import rsafast as rf
 from rsafast._condensed import expand
@@ -145,16 +143,6 @@ def test_what_is_found_does_not_depend_on_the_plan(monkeypatch):
         monkeypatch.setattr("rsafast.ondisk.test.make_plan", lambda *_, made=made: made)
         found = rf.permutation_test_files(lazy(a), lazy(b), n_permutations=4_000)
         assert_same(found, whole)
-
-
-def test_values_are_the_same_in_any_thread():
-    rdm = rf.lazy_rdm(np.random.default_rng(0).standard_normal((1500, 64)).astype(np.float32))
-    here = rdm.read_rows(0, 1500)
-    threads = {x["num_threads"] for x in threadpool_info() if x["user_api"] == "blas"}
-    with ThreadPoolExecutor(2) as pool:
-        for there in [pool.submit(rdm.read_rows, 0, 1500) for _ in range(4)]:
-            np.testing.assert_array_equal(there.result(), here)
-    assert threads == {x["num_threads"] for x in threadpool_info() if x["user_api"] == "blas"}
 
 
 class Killed(BaseException):

@@ -13,14 +13,15 @@ import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
+from threadpoolctl import ThreadpoolController
 
 from rsafast_kernels._native import native
-from rsafast_kernels._threads import num_threads, one_blas_thread
+from rsafast_kernels._threads import num_threads
 from rsafast_kernels.errors import InvalidInputError
 
 __all__ = [
@@ -571,7 +572,7 @@ def _condense(form: _Bilinear, out: FloatArray, first: int, last: int, workers: 
     height = _tile_rows(n)
     if _is_small(n, form.left.size):
         # One BLAS thread here too: more of them round otherwise.
-        with one_blas_thread():
+        with _blas().limit(limits=1, user_api="blas"):
             _tile(form, target, 0, 0, n, 0, n)
     else:
         tiles = [
@@ -614,16 +615,17 @@ def _tile(
 
 def _run(tasks: Sequence[Callable[[], None]], workers: int) -> None:
     """Run the tasks, `workers` at a time, each with one BLAS thread."""
-    if workers == 1 or len(tasks) == 1:
-        with one_blas_thread():
+    with _blas().limit(limits=1, user_api="blas"):
+        if workers == 1 or len(tasks) == 1:
             for task in tasks:
                 task()
-        return
-    with ThreadPoolExecutor(min(workers, len(tasks))) as pool:
-        for done in [pool.submit(_alone, task) for task in tasks]:
-            done.result()
+            return
+        with ThreadPoolExecutor(min(workers, len(tasks))) as pool:
+            for done in [pool.submit(task) for task in tasks]:
+                done.result()
 
 
-def _alone(task: Callable[[], None]) -> None:
-    with one_blas_thread():
-        task()
+@cache
+def _blas() -> ThreadpoolController:
+    # Looking for the loaded libraries takes milliseconds: once.
+    return ThreadpoolController()
