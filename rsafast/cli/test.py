@@ -135,7 +135,8 @@ def command(
             seed=seed, out=out, resume=resume, progress=not quiet,
         )  # fmt: skip
         ctx.obj += [out] if out else []
-        _deliver(ctx.obj, result, (csv,), as_json=as_json, quiet=quiet)
+        _save(ctx.obj, result, csv)
+        _show(ctx.obj, result, as_json=as_json, quiet=quiet)
         return
     from rsafast.io import read_rdms
     from rsafast.permutation.api import permutation_test
@@ -162,12 +163,13 @@ def command(
         memory_budget=budget,
         progress=not quiet,
     )
+    _save(ctx.obj, result, out, csv)
     if report is not None:
         from rsafast.report import write_report
 
         write_report(report, result, models=model_rdms, brain=brain_rdms)
         ctx.obj.append(report)
-    _deliver(ctx.obj, result, (out, csv), as_json=as_json, quiet=quiet)
+    _show(ctx.obj, result, as_json=as_json, quiet=quiet)
 
 
 def _sources(path: Path, metric: str | None) -> list[Large]:
@@ -192,19 +194,16 @@ def _check_stream(stream: bool, refused: dict[str, object], needing: dict[str, o
         raise typer.BadParameter(f"--stream {goes} {' and '.join(wrong)}")
 
 
-def _deliver(
-    written: list[Path],
-    result: PermutationResult,
-    files: tuple[Path | None, ...],
-    *,
-    as_json: bool,
-    quiet: bool,
-) -> None:
-    """Write the result to files, print it, and say what was written in all."""
+def _save(written: list[Path], result: PermutationResult, *files: Path | None) -> None:
+    """Write the result to files, and note them."""
     for path in files:
         if path is not None:
             result.save(path)
             written.append(path)
+
+
+def _show(written: list[Path], result: PermutationResult, *, as_json: bool, quiet: bool) -> None:
+    """Print the result, and say what was written in all."""
     if as_json:
         _common.print_json(_as_dict(result))
     else:
