@@ -308,8 +308,9 @@ def test_p_is_uniform_under_the_null_with_units(kind):
     assert len(first.provenance["units"]) > 1
     assert kstest(p, "uniform").pvalue > 1e-3
     assert np.mean(np.array(p) <= 0.05) <= 0.05 + 4 * np.sqrt(0.05 * 0.95 / 400)
-    # The stated Monte Carlo error is that of p between seeds.
-    assert 0.7 < np.mean(squares) / np.mean(errors) < 1.4
+    # The stated Monte Carlo error is never below that of independent relabellings, and orbits vary
+    # less than these: it may be too large between seeds, and should not be too small.
+    assert 0.1 < np.mean(squares) / np.mean(errors) < 1.4
 
 
 def test_the_plan_says_what_will_be_done():
