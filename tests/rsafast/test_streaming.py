@@ -235,7 +235,7 @@ def test_killed_at_random_moments_the_result_is_the_same(tmp_path):
     rng = np.random.default_rng(1)
     (tmp_path / "killed").mkdir()
     kills = 0
-    for _ in range(int(os.environ.get("RSAFAST_KILLS", "4"))):
+    for _ in range(int(os.environ.get("RSAFAST_KILLS", "2"))):
         with subprocess.Popen([sys.executable, "-c", RUN, str(tmp_path / "killed")]) as process:
             time.sleep(rng.uniform(0.3, 0.9) * takes)
             process.send_signal(signal.SIGKILL)
@@ -269,7 +269,7 @@ print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
 def test_memory_keeps_to_the_budget_over_random_plans():
     rng = np.random.default_rng(2)
     ran = 0
-    for _ in range(int(os.environ.get("RSAFAST_PLANS", "5"))):
+    for _ in range(int(os.environ.get("RSAFAST_PLANS", "3"))):
         n, rdms = int(rng.integers(500, 3000)), int(rng.integers(1, 4))
         wanted, budget = int(10 ** rng.uniform(3, 5.5)), int(rng.uniform(2e8, 1e9))
         command = [sys.executable, "-c", PEAK, *map(str, (n, rdms, wanted, budget))]
@@ -296,7 +296,7 @@ def test_p_is_uniform_under_the_null_with_units(kind):
         return rng.standard_normal((n, 5))
 
     p, squares, errors = [], [], []
-    for seed in range(400):
+    for seed in range(150):
         x, y = (rf.lazy_rdm(features(), "euclidean") for _ in range(2))
         first, second = (
             rf.permutation_test_files(x, y, method="pearson", n_permutations=4_000, seed=s)
@@ -307,10 +307,10 @@ def test_p_is_uniform_under_the_null_with_units(kind):
         errors.append(first.p_standard_error[0, 0] ** 2 + second.p_standard_error[0, 0] ** 2)
     assert len(first.provenance["units"]) > 1
     assert kstest(p, "uniform").pvalue > 1e-3
-    assert np.mean(np.array(p) <= 0.05) <= 0.05 + 4 * np.sqrt(0.05 * 0.95 / 400)
+    assert np.mean(np.array(p) <= 0.05) <= 0.05 + 4 * np.sqrt(0.05 * 0.95 / 150)
     # The stated Monte Carlo error is never below that of independent relabellings, and orbits vary
     # less than these: it may be too large between seeds, and should not be too small.
-    assert 0.1 < np.mean(squares) / np.mean(errors) < 1.4
+    assert 0.1 < np.mean(squares) / np.mean(errors) < 1.6
 
 
 def test_the_plan_says_what_will_be_done():
