@@ -19,6 +19,8 @@ from rsafast_kernels.orbit.units import unit_group
 from rsafast_kernels.relabel import relabelings
 from scipy.spatial.distance import pdist, squareform
 
+from rsafast.permutation.engines import PERMUTED, fixed_relabelings
+
 LEVELS = (0.5, 0.1, 0.01)
 CASES = ((101, 5), (120, 2), (404, 5), (720, 4), (1000, 4))  # stimuli, units at least
 COUNTS = (2, 2)  # relabellings of either side: the fewest that a test takes
@@ -47,9 +49,8 @@ def rdm(points: np.ndarray) -> np.ndarray:
 def statistics(a: np.ndarray, b: np.ndarray, units: np.ndarray, seed: int) -> np.ndarray:
     """Statistics of all relabellings of a test with this seed: (pairs of orders, each)."""
     n = len(a)
-    g = relabelings(seed, 0, 0, COUNTS[0], n)
-    r = relabelings(seed, 1, 0, COUNTS[1], n)
-    r[0] = g[0]
+    g = relabelings(seed, PERMUTED, 0, COUNTS[0], n)
+    r = fixed_relabelings(seed, range(COUNTS[1]), n)
     back = [pow(int(u), -1, n) * np.arange(n) % n for u in units]
     fixed = np.ascontiguousarray(r[:, np.array(back)].reshape(-1, n))
     left = orbit.spectra(a[None], g, side="permuted")

@@ -9,19 +9,18 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from rsafast_kernels.atomic import PathInput
-from rsafast_kernels.pairwise import Distances, Metric, working_bytes
+from rsafast_kernels.pairwise import Metric, working_bytes
 
 from rsafast._condensed import row_start
 from rsafast.errors import InvalidInputError
-from rsafast.features import Patterns, Precision, kernel_metric, measure_name, normalise, one_layer
+from rsafast.features import Precision, one_layer
 from rsafast.io import hdf5
-from rsafast.io.provenance import array_hash
 from rsafast.io.store import check_suffix
 from rsafast.memory import format_bytes, parse_bytes
 from rsafast.ondisk.rdm import StoredRDM, create_rdm, data_offset, open_rdm, write_values
+from rsafast.ondisk.rows import LazyRDM, lazy_of
 from rsafast.ondisk.work import Work, resumable
 from rsafast.progress import track
-from rsafast.rdms import checked_labels
 
 Stored = Literal["float32", "float16", "float64"]
 _WRITE_BYTES = 2**27  # of a panel: what is computed again after a kill, and much for one write
@@ -93,7 +92,6 @@ def compute_rdm_file(
         raise InvalidInputError(f"dtype is {dtype!r}; choose one of {', '.join(get_args(Stored))}")
     patterns, own_name = one_layer(features, metric, labels, noise_precision, folds, normalize)
     x, n = patterns.layers[0][1], patterns.n
-    ids = checked_labels(patterns.ids, n)
     budget = parse_bytes(memory_budget)
     row = _row_bytes(n, x.dtype, dtype, normalize)
     needed = working_bytes(x.shape, x.dtype, metric) + _LEAST_ROWS * row
@@ -102,22 +100,22 @@ def compute_rdm_file(
             f"memory_budget of {format_bytes(budget)} is too small: {n} stimuli of {x.shape[-1]}"
             f" channels need {format_bytes(needed)}; raise it, or give fewer channels"
         )
-    name = name or own_name or "rdm 0"
-    key = _key(patterns, metric, normalize, dtype, ids, name)
+    rdm = lazy_of(patterns, metric, normalize, name or own_name)
+    what = (rdm.identity, dtype, rdm.labels, rdm.name, hdf5.FORMAT)
+    key = hashlib.sha256(repr(what).encode()).hexdigest()
     with resumable(path, key, resume=resume) as work:
         if not work.done:
             create_rdm(
-                work.file, dtype, n, labels=ids, name=name, measure=measure_name(metric, normalize),
+                work.file, dtype, n, labels=rdm.labels, name=rdm.name, measure=rdm.measure,
                 target=path,
             )  # fmt: skip
-        distances = Distances(x, kernel_metric(metric, normalize), precision=patterns.precision)
         rows = _LEAST_ROWS + min(_WRITE_BYTES, budget - needed) // row
         offset = data_offset(work.file)
         with track(n, f"{metric} of {n:,} stimuli", progress) as advance:
-            for first, last in _panels(work, distances, rows):
-                panel = _stored(distances.panel(first, last), metric, normalize, x.shape[-1], dtype)
+            for first, last in _panels(work, rdm, rows):
+                panel = _stored(rdm.read_rows(first, last), dtype)
                 write_values(work.file, panel, offset, row_start(first, n), path)
-                work.record(range(first // distances.step, -(-last // distances.step)))
+                work.record(range(first // rdm.step, -(-last // rdm.step)))
                 advance(last - first)
     return open_rdm(path)
 
@@ -127,19 +125,9 @@ def _row_bytes(n: int, features: np.dtype[Any], stored: Stored, normalize: str |
     return n * (features.itemsize + np.dtype(stored).itemsize + 8 * (normalize is not None))
 
 
-def _key(
-    patterns: Patterns, metric: str, normalize: str | None, dtype: str, ids: Any, name: str
-) -> str:
-    """What a file in the making must agree on to be taken up."""
-    x = patterns.layers[0][1]
-    precision = None if patterns.precision is None else array_hash(np.asarray(patterns.precision))
-    what = (array_hash(x), metric, normalize, dtype, precision, ids, name, hdf5.FORMAT)
-    return hashlib.sha256(repr(what).encode()).hexdigest()
-
-
-def _panels(work: Work, distances: Distances, rows: int) -> Iterator[tuple[int, int]]:
+def _panels(work: Work, rdm: LazyRDM, rows: int) -> Iterator[tuple[int, int]]:
     """Rows first..last still to be computed: whole parts, as many at a time as `rows` allow."""
-    step, n = distances.step, distances.n
+    step, n = rdm.step, rdm.n_stimuli
     most = max(1, rows // step)
     missing = [part for part in range(-(-n // step)) if part not in work.done]
     first = 0
@@ -150,17 +138,8 @@ def _panels(work: Work, distances: Distances, rows: int) -> Iterator[tuple[int, 
             first = place + 1
 
 
-def _stored(
-    values: NDArray[np.floating],
-    metric: Metric,
-    normalize: str | None,
-    channels: int,
-    dtype: Stored,
-) -> NDArray[np.floating]:
-    """Values on the scale asked for, as they are written."""
-    if normalize is not None:
-        values = values.astype(np.float64)
-        normalise(values, metric, normalize, channels)
+def _stored(values: NDArray[np.floating], dtype: Stored) -> NDArray[np.floating]:
+    """Values as they are written."""
     with np.errstate(over="ignore"):
         out = values.astype(dtype, copy=False)
     if dtype == "float16" and not np.isfinite(out).all():

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -263,11 +262,10 @@ def _sums_of(
     residues = np.concatenate([chunk.residues for part in parts for chunk in part])
     diagonals = streaming.stored_diagonals(residues, tile.n)
     factors = []
-    # Filling and transforming take about as long as each other.
-    filling = partial(_scaled, progress, len(parts) / 4)
     with watch.timing("reading and filling"):
         for side, indices in zip(tile.sides, tile.indices, strict=True):
-            filled = _filled(side, indices, diagonals, filling)
+            # Filling and transforming take about as long as each other.
+            filled = _filled(side, indices, diagonals, lambda x: progress(len(parts) * x / 4))
             scale, centre = (np.tile(x, len(indices)) for x in (1.0 / side.norm, side.centre))
             factors.append((filled, scale, centre))
     (a, *_), (b, *_) = factors
@@ -327,10 +325,6 @@ def _filled(
                 streaming.fill(panel, first, last, relabeling, diagonals, out[k * count + m])
             progress(2 * len(panel) / (n * (n - 1)) / count)
     return out
-
-
-def _scaled(progress: Callable[[float], None], by: float, done: float) -> None:
-    progress(by * done)
 
 
 class _Share:

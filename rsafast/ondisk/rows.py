@@ -15,7 +15,7 @@ from rsafast_kernels.pairwise import Distances, Metric, working_bytes
 from rsafast_kernels.rank.counting import Ranker
 
 from rsafast._condensed import n_pairs, row_start
-from rsafast.features import Precision, kernel_metric, measure_name, normalise, one_layer
+from rsafast.features import Patterns, Precision, kernel_metric, measure_name, normalise, one_layer
 from rsafast.io.provenance import array_hash
 from rsafast.rdms import Label, checked_labels
 
@@ -158,12 +158,19 @@ def lazy_rdm(
     True
     """
     patterns, own_name = one_layer(features, metric, labels, noise_precision, folds, normalize)
+    return lazy_of(patterns, metric, normalize, name or own_name)
+
+
+def lazy_of(
+    patterns: Patterns, metric: Metric, normalize: str | None, name: str | None
+) -> LazyRDM:
+    """RDM of checked patterns of one layer."""
     x = patterns.layers[0][1]
     precision = None if patterns.precision is None else array_hash(np.asarray(patterns.precision))
     return LazyRDM(
         n_stimuli=patterns.n,
         labels=checked_labels(patterns.ids, patterns.n),
-        name=name or own_name or "rdm 0",
+        name=name or "rdm 0",
         measure=measure_name(metric, normalize),
         metric=metric,
         normalize=normalize,

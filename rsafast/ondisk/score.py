@@ -4,22 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rsafast._condensed import n_pairs
 from rsafast.comparators import FloatArray
 from rsafast.memory import parse_bytes
-from rsafast.ondisk.survey import (
-    Large,
-    Method,
-    check_method,
-    check_same_stimuli,
-    compared,
-    fits,
-    opened,
-    passes,
-    survey,
-    survey_bytes,
-)
-from rsafast.progress import track
+from rsafast.ondisk.survey import Large, Method, opened, surveyed
 
 
 def compare_files(
@@ -66,14 +53,7 @@ def compare_files(
     >>> bool(abs(rho - in_memory) < 1e-9)
     True
     """
-    check_method(method)
-    left, right = opened(models, "models"), opened(brain, "brain")
-    rdms = [*left, *right]
-    check_same_stimuli(rdms)
-    budget = parse_bytes(memory_budget) - survey_bytes(rdms)
-    fits(max(0, -budget), 0, "comparing them")
-    pairs = n_pairs(rdms[0].n_stimuli)
-    with track(passes(rdms, method) * pairs, f"{method} of RDMs in rows", progress) as advance:
-        values = compared(rdms, method, "float32", budget, advance)
-        found = survey(values, method, advance)
+    budget = parse_bytes(memory_budget)
+    left, right = opened(models, brain, method, budget)
+    found, _ = surveyed([*left, *right], method, "float32", budget, progress)
     return found.similarity[: len(left), len(left) :]

@@ -18,7 +18,7 @@ from rsafast.memory import format_bytes
 from rsafast.ondisk.ranks import Ranks, counted
 from rsafast.ondisk.rdm import StoredRDM, open_rdms
 from rsafast.ondisk.rows import HeldRows, LazyRDM, RankedRows, Rows, ahead, panel_bytes, panels
-from rsafast.progress import Advance
+from rsafast.progress import Advance, track
 
 Method = Literal["spearman", "pearson", "cosine"]
 Large: TypeAlias = "PathInput | StoredRDM | LazyRDM"
@@ -66,14 +66,40 @@ class Survey:
     similarity: FloatArray
 
 
-def opened(files: Large | Sequence[Large], what: str) -> list[Rows]:
-    """RDMs that a caller named, opened: of a file all that it holds.
+def opened(
+    models: Large | Sequence[Large], brain: Large | Sequence[Large], method: str, budget: int
+) -> tuple[list[Rows], list[Rows]]:
+    """Models and brain RDMs that a caller named, opened: of a file all that it holds.
 
     Raises
     ------
     InvalidInputError
-        For none, and for files that are missing or of another kind.
+        For none, for files that are missing or of another kind, for other stimuli or another order
+        of them, for a comparator that takes whole RDMs, and for a budget too small to read them.
     """
+    if method not in get_args(Method):
+        raise InvalidInputError(
+            f"method is {method!r}; RDMs that are read in rows are compared by"
+            f" {', '.join(get_args(Method))}"
+        )
+    left, right = _opened(models, "models"), _opened(brain, "brain")
+    rdms = [*left, *right]
+    _check_same_stimuli(rdms)
+    fits(survey_bytes(rdms), budget, f"a pass over {len(rdms)} RDMs")
+    return left, right
+
+
+def surveyed(
+    rdms: Sequence[Rows], method: str, ranks: Ranks, budget: int, progress: bool
+) -> tuple[Survey, list[Values]]:
+    """What RDMs are like, and what of them is compared, within a budget of bytes."""
+    total = passes(rdms, method) * n_pairs(rdms[0].n_stimuli)
+    with track(total, f"{method} of RDMs in rows", progress) as advance:
+        values = _compared(rdms, method, ranks, budget - survey_bytes(rdms), advance)
+        return survey(values, method, advance), values
+
+
+def _opened(files: Large | Sequence[Large], what: str) -> list[Rows]:
     alone = not isinstance(files, list | tuple)
     listed = cast("Sequence[Large]", [files] if alone else files)
     found: list[Rows] = []
@@ -84,7 +110,7 @@ def opened(files: Large | Sequence[Large], what: str) -> list[Rows]:
     return found
 
 
-def check_same_stimuli(rdms: Sequence[Rows]) -> None:
+def _check_same_stimuli(rdms: Sequence[Rows]) -> None:
     """Raise unless all are over the same stimuli in the same order, as far as labels tell."""
     first = rdms[0]
     for rdm in rdms[1:]:
@@ -99,21 +125,12 @@ def check_same_stimuli(rdms: Sequence[Rows]) -> None:
             )
 
 
-def check_method(method: str) -> None:
-    """Raise for a comparator that RDMs read in rows cannot be compared by."""
-    if method not in get_args(Method):
-        raise InvalidInputError(
-            f"method is {method!r}; RDMs that are read in rows are compared by"
-            f" {', '.join(get_args(Method))}"
-        )
-
-
 def passes(rdms: Sequence[Rows], method: str) -> int:
-    """How many RDMs `compared` and `survey` read in all."""
+    """How many RDMs `surveyed` reads in all."""
     return len(rdms) + 2 * sum(_is_to_rank(rdm, method) for rdm in rdms)
 
 
-def compared(
+def _compared(
     rdms: Sequence[Rows], method: str, ranks: Ranks, budget: int, advance: Advance
 ) -> list[Values]:
     """What is compared of every RDM: for Spearman ranks, counted here unless they are stored.
@@ -136,7 +153,7 @@ def compared(
 
 
 def values_dtype(rdm: Rows, method: str, ranks: Ranks) -> np.dtype[Any]:
-    """Type of the values that `compared` will read of an RDM."""
+    """Type of the values that `surveyed` will read of an RDM."""
     return np.dtype(ranks) if _is_to_rank(rdm, method) else _held(rdm.dtype)
 
 

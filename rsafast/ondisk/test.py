@@ -30,14 +30,9 @@ from rsafast.ondisk.survey import (
     Method,
     Survey,
     Values,
-    check_method,
-    check_same_stimuli,
-    compared,
-    fits,
     opened,
     passes,
-    survey,
-    survey_bytes,
+    surveyed,
     values_dtype,
 )
 from rsafast.ondisk.work import Work, resumable
@@ -140,7 +135,7 @@ def permutation_test_files(
     with _resumable(out, (task.key, alternative, tail, seed), resume) as work:
         watch = engine.Stopwatch()
         with watch.timing("survey"):
-            found, values = _surveyed(task, progress)
+            found, values = surveyed(task.rdms, method, ranks, task.budget, progress)
         plan = make_plan(task.orbits, task.sizes(values), task.budget)
         observed = _observed(found, len(task.models))
         counts = Counts.start(observed, alternative, tail)
@@ -240,15 +235,10 @@ def _task(
     memory_budget: int | str | None,
 ) -> _Task:
     """Checked arguments; what does not fit the budget is told before work begins."""
-    check_method(method)
     check_ranks(ranks)
     budget = parse_bytes(memory_budget)
-    left, right = opened(models, "models"), opened(brain, "brain")
-    rdms = [*left, *right]
-    check_same_stimuli(rdms)
-    fits(survey_bytes(rdms), budget, f"a pass over {len(rdms)} RDMs")
-    n = rdms[0].n_stimuli
-    orbits = choose_orbits(n, int(n_permutations), len(left), len(right))
+    left, right = opened(models, brain, method, budget)
+    orbits = choose_orbits(left[0].n_stimuli, int(n_permutations), len(left), len(right))
     task = _Task(left, right, orbits, method, ranks, budget)
     make_plan(orbits, task.sizes(), budget)
     return task
@@ -269,15 +259,6 @@ def _resumable(
 
 
 # ---------------------------------------------------------------- what is compared
-
-
-def _surveyed(task: _Task, progress: bool) -> tuple[Survey, list[Values]]:
-    pairs = n_pairs(task.orbits.n_stimuli)
-    total = passes(task.rdms, task.method) * pairs
-    with track(total, f"{task.method} of the RDMs", progress) as advance:
-        budget = task.budget - survey_bytes(task.rdms)
-        values = compared(task.rdms, task.method, task.ranks, budget, advance)
-        return survey(values, task.method, advance), values
 
 
 def _observed(found: Survey, models: int) -> Observed:

@@ -12,7 +12,8 @@ import dask
 import numpy as np
 import pytest
 from distributed import Client, LocalCluster
-from test_streaming import Killed, assert_same, dying, lazy, related
+from killing import Killed
+from test_streaming import assert_same, dying, lazy, related
 
 import rsafast as rf
 from rsafast.cluster import in_order

@@ -1,15 +1,14 @@
 """RDMs on disk: the numbers of those in memory, whatever kills the run that writes them."""
 
 import os
-import signal
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 
 import h5py
 import numpy as np
 import pytest
+from killing import Killed, kill_at_random
 
 import rsafast as rf
 from rsafast.errors import InvalidInputError
@@ -83,10 +82,6 @@ def test_features_stay_a_memory_map(tmp_path, features):
     np.testing.assert_array_equal(stored.values, rf.compute_rdms(features).vectors[0])
 
 
-class Killed(BaseException):
-    """What a test raises in place of SIGKILL."""
-
-
 @contextmanager
 def dies_after(records):
     """Make runs die after so many records, with the next part written and not noted."""
@@ -151,20 +146,7 @@ rf.rank_rdm_file(sys.argv[1] + "/rdm.h5", sys.argv[1] + "/ranks.h5")
 
 @pytest.mark.slow
 def test_killed_at_random_moments_the_files_are_the_same(tmp_path):
-    (tmp_path / "whole").mkdir()
-    started = time.monotonic()
-    subprocess.run([sys.executable, "-c", RUN, str(tmp_path / "whole")], check=True)
-    takes = time.monotonic() - started
-    rng = np.random.default_rng(0)
-    (tmp_path / "killed").mkdir()
-    kills = 0
-    for _ in range(6):
-        with subprocess.Popen([sys.executable, "-c", RUN, str(tmp_path / "killed")]) as process:
-            time.sleep(rng.uniform(0.4, 1.0) * takes)
-            process.send_signal(signal.SIGKILL)
-            kills += process.wait() == -signal.SIGKILL
-    subprocess.run([sys.executable, "-c", RUN, str(tmp_path / "killed")], check=True)
-    assert kills > 0
+    kill_at_random(RUN, tmp_path, kills=6, window=(0.4, 1.0), seed=0)
     for name in ("rdm.h5", "ranks.h5"):
         whole, killed = (rf.open_rdm(tmp_path / where / name) for where in ("whole", "killed"))
         np.testing.assert_array_equal(whole.values, killed.values)

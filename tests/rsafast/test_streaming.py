@@ -2,13 +2,12 @@
 
 import dataclasses
 import os
-import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
+from killing import Killed, kill_at_random
 from rsafast_kernels.gather import gather_products
 from scipy.stats import kstest
 
@@ -145,10 +144,6 @@ def test_what_is_found_does_not_depend_on_the_plan(monkeypatch):
         assert_same(found, whole)
 
 
-class Killed(BaseException):
-    """What a test raises in place of SIGKILL."""
-
-
 def dying(monkeypatch, saves):
     """Make runs die after so many checkpoints."""
     original, seen = engine.Checkpoint.save, []
@@ -228,20 +223,8 @@ rf.permutation_test_files(
 
 @pytest.mark.slow
 def test_killed_at_random_moments_the_result_is_the_same(tmp_path):
-    (tmp_path / "whole").mkdir()
-    started = time.monotonic()
-    subprocess.run([sys.executable, "-c", RUN, str(tmp_path / "whole")], check=True)
-    takes = time.monotonic() - started
-    rng = np.random.default_rng(1)
-    (tmp_path / "killed").mkdir()
-    kills = 0
-    for _ in range(int(os.environ.get("RSAFAST_KILLS", "2"))):
-        with subprocess.Popen([sys.executable, "-c", RUN, str(tmp_path / "killed")]) as process:
-            time.sleep(rng.uniform(0.3, 0.9) * takes)
-            process.send_signal(signal.SIGKILL)
-            kills += process.wait() == -signal.SIGKILL
-    subprocess.run([sys.executable, "-c", RUN, str(tmp_path / "killed")], check=True)
-    assert kills > 0
+    kills = int(os.environ.get("RSAFAST_KILLS", "2"))
+    kill_at_random(RUN, tmp_path, kills, window=(0.3, 0.9), seed=1)
     whole, found = (
         rf.PermutationResult.load(tmp_path / name / "result.h5") for name in ("whole", "killed")
     )
