@@ -180,6 +180,17 @@ def test_every_rule_resumes_to_the_same_bits(rule: str, tmp_path: Path) -> None:
     assert files(train(config, tmp_path / "cut", resume=True)) == files(whole)
 
 
+def test_a_run_of_no_epochs_that_died_before_its_metrics_is_done_again(tmp_path: Path) -> None:
+    config = replace(SMALL, rule="untrained", seeds=(3,), epochs=0, checkpoints=(0,), name="",
+                     batch_norm="", settings={})  # fmt: skip
+    folder = train(config, tmp_path)
+    whole = metrics_table(folder)
+    (folder / "seed-3" / "metrics.h5").unlink()
+    resumed = metrics_table(train(config, tmp_path, resume=True))
+    kept = [column for column in whole.columns if "seconds" not in column]
+    assert resumed[kept].equals(whole[kept])
+
+
 @pytest.mark.slow
 def test_a_killed_process_resumes_to_the_same_bits(tmp_path: Path) -> None:
     """SIGKILL at random moments, writing included."""

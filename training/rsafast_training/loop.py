@@ -200,7 +200,12 @@ class Group:
         """Epoch that the stored state stands at, -1 for none, None where all is done."""
         last = self.config.epochs
         if not self.state.is_file():
-            kept = [checkpoint_path(self.folder, seed, last).is_file() for seed in self.seeds]
+            # Metrics are written after the last checkpoint: without them a kill came in between.
+            kept = [
+                checkpoint_path(self.folder, seed, last).is_file()
+                and (self.folder / f"seed-{seed}" / "metrics.h5").is_file()
+                for seed in self.seeds
+            ]
             return None if all(kept) else -1
         epoch = int(read_metadata(self.state)["epoch"])
         tensors = read_tensors(self.state)
