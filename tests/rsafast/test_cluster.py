@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import dask
@@ -14,6 +15,7 @@ import pytest
 from distributed import Client, LocalCluster
 from killing import Killed
 from test_streaming import assert_same, dying, lazy, related
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import rsafast as rf
 from rsafast.cluster import in_order
@@ -138,6 +140,18 @@ def test_a_lost_scheduler_is_an_error_that_says_so(tmp_path):
         for process in (scheduler, worker):
             process.kill()
             process.wait()
+
+
+def test_values_are_the_same_in_any_thread():
+    """As a worker computes them: beside other threads, one of which has set BLAS to two."""
+    x = np.random.default_rng(0).standard_normal((1500, 64)).astype(np.float32)
+    rdm = rf.lazy_rdm(x)
+    here = rdm.read_rows(0, 1500)
+    with threadpool_limits(2, user_api="blas"), ThreadPoolExecutor(4) as pool:
+        for there in [pool.submit(rdm.read_rows, 0, 1500) for _ in range(12)]:
+            np.testing.assert_array_equal(there.result(), here)
+        blas = [found for found in threadpool_info() if found["user_api"] == "blas"]
+        assert {found["num_threads"] for found in blas} <= {2}
 
 
 def test_results_come_in_order_few_at_a_time(inline):

@@ -13,16 +13,16 @@ import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
-from functools import cache, partial
+from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
-from threadpoolctl import ThreadpoolController
 
 from rsafast_kernels._native import native
 from rsafast_kernels._threads import num_threads
 from rsafast_kernels.errors import InvalidInputError
+from rsafast_kernels.pairwise.blas import one_blas_thread, one_blas_thread_here
 
 __all__ = [
     "METRICS",
@@ -104,6 +104,7 @@ def _bilinear(left: FloatArray, right: FloatArray | None, *rest: Any) -> _Biline
     return _Bilinear(left, left if right is None else right, *rest)
 
 
+@one_blas_thread()
 def pairwise_distances(
     x: ArrayLike,
     metric: Metric,
@@ -227,6 +228,7 @@ class Distances:
     array([5.        , 1.        , 4.24264069])
     """
 
+    @one_blas_thread()
     def __init__(
         self,
         x: ArrayLike,
@@ -244,6 +246,7 @@ class Distances:
         self.step = self.n if _is_small(self.n, sets[0].size) else _tile_rows(self.n)
         self._form = _formed(sets[0], metric, "x", whitener, prior, num_threads())
 
+    @one_blas_thread()
     def panel(self, first: int, last: int) -> FloatArray:
         """Distances of the rows first..last with all rows after them, in squareform order.
 
@@ -571,9 +574,7 @@ def _condense(form: _Bilinear, out: FloatArray, first: int, last: int, workers: 
     n = len(form.left)
     height = _tile_rows(n)
     if _is_small(n, form.left.size):
-        # One BLAS thread here too: more of them round otherwise.
-        with _blas().limit(limits=1, user_api="blas"):
-            _tile(form, target, 0, 0, n, 0, n)
+        _tile(form, target, 0, 0, n, 0, n)
     else:
         tiles = [
             (first, row, min(row + height, last), column, min(column + _TILE_COLUMNS, n))
@@ -614,18 +615,11 @@ def _tile(
 
 
 def _run(tasks: Sequence[Callable[[], None]], workers: int) -> None:
-    """Run the tasks, `workers` at a time, each with one BLAS thread."""
-    with _blas().limit(limits=1, user_api="blas"):
-        if workers == 1 or len(tasks) == 1:
-            for task in tasks:
-                task()
-            return
-        with ThreadPoolExecutor(min(workers, len(tasks))) as pool:
-            for done in [pool.submit(task) for task in tasks]:
-                done.result()
-
-
-@cache
-def _blas() -> ThreadpoolController:
-    # Looking for the loaded libraries takes milliseconds: once.
-    return ThreadpoolController()
+    """Run the tasks, `workers` at a time."""
+    if workers == 1 or len(tasks) == 1:
+        for task in tasks:
+            task()
+        return
+    with ThreadPoolExecutor(min(workers, len(tasks))) as pool:
+        for done in [pool.submit(one_blas_thread_here()(task)) for task in tasks]:
+            done.result()
