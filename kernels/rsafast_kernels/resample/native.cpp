@@ -7,6 +7,7 @@
 #include "ranked.hpp"
 #include "product.hpp"
 #include "registry.hpp"
+#include "streaming.hpp"
 
 #if defined(_OPENMP)
 #include <omp.h>
@@ -746,4 +747,5 @@ RSAFAST_KERNEL(resample) {
     m.def("resample_rank_one", &rank_one);
     m.def("resample_ranked", &bind_ranked);
     m.def("resample_values", &values);
+    streaming::bind(m);
 }
