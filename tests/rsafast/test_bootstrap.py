@@ -23,7 +23,6 @@ from rsafast.cli import main
 from rsafast.comparators import get_comparator
 from rsafast.errors import InvalidInputError, UnsupportedCaseError
 from rsafast.inference.bootstrap import api as module
-from rsafast.inference.bootstrap.ceiling import ResampledCeiling
 from rsafast.inference.bootstrap.draws import counts_of, jackknife_counts
 from rsafast.inference.bootstrap.intervals import acceleration, interval, quantile_p, t_test
 from rsafast.inference.bootstrap.replicates import (
@@ -256,7 +255,7 @@ def test_differences_have_the_variance_of_rsatoolbox(
     )  # fmt: skip
     study = prepare_study(models, brain, method="pearson")
     draws = given_draws(study, stimuli=counts_of(stimuli, 15), subjects=counts_of(subjects, 7))
-    rules, ceilings = module._resampled(study, draws, ResampledCeiling(study), 0, 10**9, False)
+    rules, ceilings = module._resampled(study, draws, study.ceiling(), 0, 10**9, False)
     assert ceilings is not None
     items = {"stimuli": np.array(15.0), "subjects": np.array(7.0)}
 
@@ -361,7 +360,7 @@ def test_ceilings_count_copies_in_the_pool_and_leave_all_of_them_out(
     _, brain = simulated(rng, 9, 1, 5)
     study = prepare_study(brain, brain, method=method)
     counts = np.array([[2, 0, 1, 1, 1], [0, 3, 0, 2, 0], [5, 0, 0, 0, 0]])
-    got = ResampledCeiling(study)(None, [counts])[0][:, 0]
+    got = study.ceiling()(None, [counts])[0][:, 0]
     for bounds, row in zip(got[:2], counts[:2], strict=True):
         data = rsatoolbox.rdm.RDMs(
             np.repeat(brain.vectors, row, axis=0),

@@ -16,8 +16,7 @@ from rsafast.checks import check_integers
 from rsafast.comparators import FloatArray
 from rsafast.device import require_cpu
 from rsafast.errors import InvalidInputError
-from rsafast.inference.bootstrap.ceiling import ResampledCeiling
-from rsafast.inference.bootstrap.draws import Counts, jackknife_counts
+from rsafast.inference.bootstrap.draws import jackknife_counts
 from rsafast.inference.bootstrap.intervals import (
     Interval,
     acceleration,
@@ -29,8 +28,10 @@ from rsafast.inference.bootstrap.intervals import (
 )
 from rsafast.inference.bootstrap.replicates import (
     FACTORS,
+    Ceiling,
     Draws,
-    Study,
+    Resampled,
+    ScoreBlock,
     check_factors,
     given_draws,
     prepare_study,
@@ -48,9 +49,9 @@ from rsafast.inference.bootstrap.variance import (
     subsets,
     with_leverage,
 )
-from rsafast.io.provenance import input_hashes, provenance
+from rsafast.io.provenance import provenance
 from rsafast.memory import format_bytes, parse_bytes
-from rsafast.progress import track
+from rsafast.progress import Advance, track
 
 MIN_RESAMPLES = 100
 _ROUNDING = 1e-12  # similarities that differ by less are the same
@@ -166,7 +167,7 @@ def bootstrap(
 
 
 def bootstrap_of(
-    study: Study,
+    study: Resampled,
     draws: Draws,
     *,
     interval_kind: str = "percentile",
@@ -181,7 +182,7 @@ def bootstrap_of(
     budget = parse_bytes(memory_budget)
     factors = _factors(draws)
     _check_memory(study, draws, factors, ceiling, budget)
-    bounds = ResampledCeiling(study) if ceiling else None
+    bounds = study.ceiling() if ceiling else None
     rules, ceilings = _resampled(study, draws, bounds, seed, budget, progress)
     valid = _valid(rules, ceilings)
     rules, ceilings = rules.only(valid), None if ceilings is None else ceilings.only(valid)
@@ -213,8 +214,8 @@ def bootstrap_of(
         regions=study.layout.regions,
         n_seeds=study.layout.n_seeds,
         n_subjects=study.layout.n_subjects,
-        n_stimuli=study.models.n_stimuli,
-        method=study.comparator.name,
+        n_stimuli=study.n_stimuli,
+        method=study.method,
         resample=factors,
         interval=interval_kind,
         level=level,
@@ -229,13 +230,12 @@ def bootstrap_of(
         notes=_notes(study, items, rule, int(valid.sum()), alignment),
         parameters={
             "rules": list(study.layout.rules),
-            "pairs": int(study.keep.sum()),
-            "pairs_of": study.keep.size,
+            **study.described,
             "memory_budget": budget,
         },
         provenance=provenance()
         | {"seconds": time.perf_counter() - started}
-        | input_hashes(models=study.models.vectors, brain=study.brain.vectors, mask=study.keep),
+        | study.hashes,
     )
 
 
@@ -250,7 +250,7 @@ def _factors(draws: Draws) -> Subset:
 
 
 def _check_memory(
-    study: Study, draws: Draws, factors: Subset, ceiling: bool, budget: int
+    study: Resampled, draws: Draws, factors: Subset, ceiling: bool, budget: int
 ) -> None:
     regions = len(study.layout.regions)
     values = len(subsets(factors)) * regions * (len(study.layout.rules) + 2 * ceiling)
@@ -294,9 +294,9 @@ class _Sampled:
 
 
 def _resampled(
-    study: Study,
+    study: Resampled,
     draws: Draws,
-    bounds: ResampledCeiling | None,
+    bounds: Ceiling | None,
     seed: int,
     budget: int,
     progress: bool,
@@ -307,8 +307,12 @@ def _resampled(
     aligned = {subset: np.empty(shape) for subset in groups}
     ceilings = {subset: np.empty((shape[0], shape[2], 2)) for subset in groups if bounds}
     fixed = None if bounds is None else bounds(None, [None])[0]
-    with track(draws.n_resamples, "resamples", progress) as advance:
-        for block in replicate_scores(study, draws, memory_budget=budget):
+    without = None
+    if draws.stimuli is not None:
+        without = given_draws(study, stimuli=jackknife_counts(seed, study.n_stimuli))
+    total = draws.n_resamples + (0 if without is None else without.n_resamples)
+    with track(total, "resamples", progress) as advance:
+        for block in replicate_scores(study, draws, memory_budget=budget, advance=advance):
             place = slice(block.start, block.stop)
             for subset, values in aligned.items():
                 values[place] = layout.means(
@@ -317,49 +321,51 @@ def _resampled(
                     block.brain_counts if "subjects" in subset else None,
                 )
             if bounds is not None and fixed is not None:
-                got = _ceilings(bounds, fixed, block.stimulus_counts, block.brain_counts)
+                got = _ceilings(bounds, fixed, block)
                 for subset, values in ceilings.items():
                     values[place] = got["stimuli" in subset, "subjects" in subset]
-            advance(block.stop - block.start)
+        left_out = _left_out(study, without, bounds, budget, advance)
     observed = layout.means(study.observed[None])[0]
-    left_out = _without_each_stimulus(study, draws, bounds, seed, budget)
     rules = _Sampled(observed, aligned, _jackknifes(study, draws) | left_out[0])
     return rules, None if fixed is None else _Sampled(fixed[0], ceilings, left_out[1])
 
 
 def _ceilings(
-    bounds: ResampledCeiling, fixed: FloatArray, stimuli: Counts | None, brain: Counts | None
+    bounds: Ceiling, fixed: FloatArray, block: ScoreBlock
 ) -> dict[tuple[bool, bool], FloatArray]:
     """Ceilings with stimuli, subjects, both or neither resampled."""
-    out = {(False, False): fixed}
+    out, brain = {(False, False): fixed}, block.brain_counts
     wanted = [None] if brain is None else [None, brain]
-    if stimuli is not None:
-        for counts, values in zip(wanted, bounds(stimuli, wanted), strict=True):
+    if block.stimulus_counts is not None:
+        for counts, values in zip(wanted, bounds(block, wanted), strict=True):
             out[True, counts is not None] = values
     if brain is not None:
         out[False, True] = bounds(None, [brain])[0]
     return out
 
 
-def _without_each_stimulus(
-    study: Study, draws: Draws, bounds: ResampledCeiling | None, seed: int, budget: int
+def _left_out(
+    study: Resampled,
+    without: Draws | None,
+    bounds: Ceiling | None,
+    budget: int,
+    advance: Advance,
 ) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
     """Alignments and ceilings with each group of a jackknife left out, if stimuli are resampled."""
-    if draws.stimuli is None:
+    if without is None:
         return {}, {}
-    each = given_draws(study, stimuli=jackknife_counts(seed, study.models.n_stimuli))
     aligned, ceilings = [], []
-    for block in replicate_scores(study, each, memory_budget=budget):
+    for block in replicate_scores(study, without, memory_budget=budget, advance=advance):
         aligned.append(study.layout.means(block.scores))
         if bounds is not None:
-            ceilings += bounds(block.stimulus_counts, [None])
+            ceilings += bounds(block, [None])
     return (
         {"stimuli": np.concatenate(aligned)},
         {"stimuli": np.concatenate(ceilings)} if ceilings else {},
     )
 
 
-def _jackknifes(study: Study, draws: Draws) -> dict[str, FloatArray]:
+def _jackknifes(study: Resampled, draws: Draws) -> dict[str, FloatArray]:
     """Alignments with each subject left out, and with each seed of every rule."""
     layout, observed, out = study.layout, study.observed[None], {}
     if draws.brain is not None:
@@ -394,9 +400,9 @@ def _valid(rules: _Sampled, ceilings: _Sampled | None) -> NDArray[np.bool_]:
 class _Items:
     """How many items every factor has, as arrays that broadcast against estimates."""
 
-    def __init__(self, study: Study, factors: Subset) -> None:
+    def __init__(self, study: Resampled, factors: Subset) -> None:
         self._layout, self.factors = study.layout, factors
-        self._stimuli = np.array(float(study.models.n_stimuli))
+        self._stimuli = np.array(float(study.n_stimuli))
 
     def of_rules(self) -> dict[str, FloatArray]:
         """For estimates (rules, regions)."""
@@ -544,7 +550,7 @@ def _against(
 
 
 def _notes(
-    study: Study, items: _Items, rule: _Rule, replicates: int, alignment: _Inference
+    study: Resampled, items: _Items, rule: _Rule, replicates: int, alignment: _Inference
 ) -> tuple[str, ...]:
     layout, factors, notes = study.layout, items.factors, []
     if "seeds" in factors and len(set(layout.n_seeds.tolist())) > 1:

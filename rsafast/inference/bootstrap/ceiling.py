@@ -15,16 +15,20 @@ every resample.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from rsafast_kernels import threads
 from rsafast_kernels.resample import Resampler, weighted_ranks
 
-from rsafast.comparators import FloatArray
+from rsafast.comparators import Comparator, FloatArray
 from rsafast.errors import InvalidInputError, UnsupportedCaseError
 from rsafast.inference.bootstrap.draws import Counts
-from rsafast.inference.bootstrap.replicates import Study
+from rsafast.inference.layout import Layout
+
+if TYPE_CHECKING:
+    from rsafast.inference.bootstrap.replicates import ScoreBlock
 
 Places = NDArray[np.int64]
 
@@ -40,26 +44,26 @@ class ResampledCeiling:
         Where a region has a single subject.
     """
 
-    def __init__(self, study: Study) -> None:
-        comparator, layout = study.comparator, study.layout
+    def __init__(
+        self,
+        comparator: Comparator,
+        layout: Layout,
+        brain: FloatArray,
+        n: int,
+        keep: NDArray[np.bool_],
+    ) -> None:
         if comparator.concordance:
             raise UnsupportedCaseError(
                 f"ceiling=True is not available for {comparator.name}; use spearman or rho-a, or"
                 " noise_ceiling for the ceiling of the data alone"
             )
-        if layout.n_subjects.min() < 2:
-            name = layout.regions[int(np.argmin(layout.n_subjects))]
-            raise InvalidInputError(
-                f"ceiling=True needs at least 2 subjects in every region, and region {name!r} has"
-                " 1; leave ceiling out"
-            )
-        self._comparator, self._layout, self._keep = comparator, layout, study.keep
-        self._n = study.brain.n_stimuli
-        brain, centred = study.brain.vectors, comparator.centred
+        check_subjects(layout)
+        self._comparator, self._layout, self._keep = comparator, layout, keep
+        self._n, centred = n, comparator.centred
         if comparator.ranks:
-            self._ranker = Resampler(brain, brain[:1], self._n, ranks=True, keep=study.keep)
+            self._ranker = Resampler(brain, brain[:1], self._n, ranks=True, keep=keep)
             return
-        self._plain = Resampler(brain, brain, self._n, centred=centred, keep=study.keep)
+        self._plain = Resampler(brain, brain, self._n, centred=centred, keep=keep)
         self._whitened = (
             Resampler(brain, brain, self._n, centred=centred, whitened=True)
             if comparator.whitened
@@ -67,24 +71,16 @@ class ResampledCeiling:
         )
 
     def __call__(
-        self, stimuli: Counts | None, brain: Sequence[Counts | None]
+        self, block: ScoreBlock | None, brain: Sequence[Counts | None]
     ) -> list[FloatArray]:
-        """Lower and upper bounds (R, regions, 2), one array for each counts of the brain RDMs.
-
-        Parameters
-        ----------
-        stimuli : (R, n) counts of the stimuli, or None for the stimuli of the data
-        brain : (R, N) counts of the brain RDMs, or None for each once; several, because they share
-            the work on the stimuli
-
-        NaN where a resample leaves an RDM without spread, or holds a single subject of a region.
-        """
+        """Bounds on resamples: see `rsafast.inference.bootstrap.replicates.Ceiling`."""
+        stimuli = None if block is None else block.stimulus_counts
         weights = np.ones((1, self._n), np.int64) if stimuli is None else stimuli
         if self._comparator.ranks:
             with threads(1):  # many short rows: threads would only wait for one another
                 return self._of_ranks(weights, brain)
         products = self._products(weights)
-        return [self._by_region(products, counts) for counts in brain]
+        return [pooled_by_region(self._layout, products, counts) for counts in brain]
 
     def _products(self, weights: Counts) -> FloatArray:
         """Products P (R, N, N) of the RDMs, scaled to length 1 before any whitening."""
@@ -95,14 +91,6 @@ class ResampledCeiling:
         length = np.sqrt(plain.squares_a)
         with np.errstate(divide="ignore", invalid="ignore"):
             return products / (length[:, :, None] * length[:, None, :])
-
-    def _by_region(self, products: FloatArray, counts: Counts | None) -> FloatArray:
-        each = np.ones((1, len(self._layout.region_of)), np.int64) if counts is None else counts
-        bounds = []
-        for region in range(len(self._layout.regions)):
-            of = np.flatnonzero(self._layout.region_of == region)
-            bounds.append(pooled_bounds(products[:, of[:, None], of], each[:, of]))
-        return np.stack(bounds, axis=1)
 
     def _of_ranks(
         self, weights: Counts, brain: Sequence[Counts | None]
@@ -136,6 +124,26 @@ class ResampledCeiling:
                 ranks[of], pairs, each[of], normalised=self._comparator.normalised
             )
         return bounds
+
+
+def check_subjects(layout: Layout) -> None:
+    """Raise where a region has a single subject."""
+    if layout.n_subjects.min() < 2:
+        name = layout.regions[int(np.argmin(layout.n_subjects))]
+        raise InvalidInputError(
+            f"ceiling=True needs at least 2 subjects in every region, and region {name!r} has"
+            " 1; leave ceiling out"
+        )
+
+
+def pooled_by_region(layout: Layout, products: FloatArray, counts: Counts | None) -> FloatArray:
+    """Bounds (R, regions, 2) of pools that are sums: `pooled_bounds` of every region."""
+    each = np.ones((1, len(layout.region_of)), np.int64) if counts is None else counts
+    bounds = []
+    for region in range(len(layout.regions)):
+        of = np.flatnonzero(layout.region_of == region)
+        bounds.append(pooled_bounds(products[:, of[:, None], of], each[:, of]))
+    return np.stack(bounds, axis=1)
 
 
 def pooled_bounds(products: FloatArray, counts: Counts) -> FloatArray:

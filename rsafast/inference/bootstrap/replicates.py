@@ -7,9 +7,9 @@ the bootstraps of every subset of factors.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,39 +17,19 @@ from numpy.typing import ArrayLike, NDArray
 from rsafast.comparators import Comparator, FloatArray, get_comparator
 from rsafast.comparison import compare
 from rsafast.errors import InvalidInputError
+from rsafast.inference.bootstrap.ceiling import ResampledCeiling
 from rsafast.inference.bootstrap.draws import SEEDS, STIMULI, SUBJECTS, Counts, blocks, draw_counts
 from rsafast.inference.bootstrap.resampled import ResampledComparison
 from rsafast.inference.layout import Layout, study_layout
+from rsafast.io.provenance import input_hashes
 from rsafast.mask import as_pair_mask
 from rsafast.memory import parse_bytes
+from rsafast.progress import Advance
 from rsafast.rdms import RDMs, align, as_rdms
 
 FACTORS = ("stimuli", "subjects", "seeds")
 Source = Callable[[int, int], Counts]  # counts of draws number start to stop
-_BLOCK = 256  # resamples at a time
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Study:
-    """Models and brain RDMs, aligned and checked, with what is needed to compare resamples.
-
-    Attributes
-    ----------
-    models, brain : aligned RDMs, M and N of them.
-    comparator : how they are compared.
-    layout : their rules, seeds, regions and subjects.
-    keep : (pairs,) pairs that count.
-    observed : (M, N) scores on the data.
-    comparison : scores on resamples of the stimuli.
-    """
-
-    models: RDMs
-    brain: RDMs
-    comparator: Comparator
-    layout: Layout
-    keep: NDArray[np.bool_]
-    observed: FloatArray
-    comparison: ResampledComparison
+BLOCK = 256  # resamples at a time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +58,8 @@ class ScoreBlock:
     ----------
     scores : (R, M, N) on the stimuli drawn; (1, M, N) where stimuli are not resampled. NaN where
         a resample leaves an RDM without spread.
+    agreement : (R, N, N) similarities of the brain RDMs with each other on the stimuli drawn, where
+        the study makes them along with the scores.
     stimulus_counts, model_counts, brain_counts : (R, n), (R, M) and (R, N) int64, how often each
         was drawn; None for a factor that is not resampled.
     """
@@ -85,9 +67,140 @@ class ScoreBlock:
     start: int
     stop: int
     scores: FloatArray
+    agreement: FloatArray | None
     stimulus_counts: Counts | None
     model_counts: Counts | None
     brain_counts: Counts | None
+
+
+class Ceiling(Protocol):
+    """Noise ceilings of every region of a study, on resamples."""
+
+    def __call__(
+        self, block: ScoreBlock | None, brain: Sequence[Counts | None]
+    ) -> list[FloatArray]:
+        """Lower and upper bounds (R, regions, 2), one array for each counts of the brain RDMs.
+
+        Parameters
+        ----------
+        block : whose stimuli are drawn, or None for the stimuli of the data
+        brain : (R, N) counts of the brain RDMs, or None for each once; several, because they share
+            the work on the stimuli
+
+        NaN where a resample leaves an RDM without spread, or holds a single subject of a region.
+        """
+        ...
+
+
+class Resampled(Protocol):
+    """A study whose RDMs are in memory or not, as far as a bootstrap asks."""
+
+    @property
+    def layout(self) -> Layout:
+        """Rules, seeds, regions and subjects of its RDMs."""
+        ...
+
+    @property
+    def observed(self) -> FloatArray:
+        """(M, N) scores on the data."""
+        ...
+
+    @property
+    def n_stimuli(self) -> int:
+        """Number of stimuli n."""
+        ...
+
+    @property
+    def method(self) -> str:
+        """Name of the comparator."""
+        ...
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """Parameters of a result that speak of the data."""
+        ...
+
+    @property
+    def hashes(self) -> dict[str, Any]:
+        """Provenance of the data."""
+        ...
+
+    @property
+    def at_once(self) -> int:
+        """Resamples that are scored together, at most."""
+        ...
+
+    def scored(
+        self, stimuli: Source, spans: Iterable[tuple[int, int]], advance: Advance
+    ) -> Iterator[tuple[FloatArray, FloatArray | None]]:
+        """Yield scores (R, M, N), and agreement, of draws start..stop of the stimuli."""
+        ...
+
+    def ceiling(self) -> Ceiling:
+        """What gives its noise ceilings."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study:
+    """Models and brain RDMs, aligned and checked, with what is needed to compare resamples.
+
+    Attributes
+    ----------
+    models, brain : aligned RDMs, M and N of them.
+    comparator : how they are compared.
+    layout : their rules, seeds, regions and subjects.
+    keep : (pairs,) pairs that count.
+    observed : (M, N) scores on the data.
+    comparison : scores on resamples of the stimuli.
+    """
+
+    models: RDMs
+    brain: RDMs
+    comparator: Comparator
+    layout: Layout
+    keep: NDArray[np.bool_]
+    observed: FloatArray
+    comparison: ResampledComparison
+
+    @property
+    def n_stimuli(self) -> int:
+        """Number of stimuli n."""
+        return self.models.n_stimuli
+
+    @property
+    def method(self) -> str:
+        """Name of the comparator."""
+        return self.comparator.name
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """Parameters of a result that speak of the data."""
+        return {"pairs": int(self.keep.sum()), "pairs_of": self.keep.size}
+
+    @property
+    def hashes(self) -> dict[str, Any]:
+        """Provenance of the data."""
+        return input_hashes(models=self.models.vectors, brain=self.brain.vectors, mask=self.keep)
+
+    @property
+    def at_once(self) -> int:
+        """Resamples that are scored together, at most."""
+        return BLOCK
+
+    def scored(
+        self, stimuli: Source, spans: Iterable[tuple[int, int]], advance: Advance
+    ) -> Iterator[tuple[FloatArray, FloatArray | None]]:
+        """Yield scores (R, M, N) of draws start..stop of the stimuli."""
+        for start, stop in spans:
+            yield self.comparison.scores(stimuli(start, stop)), None
+            advance(stop - start)
+
+    def ceiling(self) -> Ceiling:
+        """What gives its noise ceilings."""
+        return ResampledCeiling(
+            self.comparator, self.layout, self.brain.vectors, self.brain.n_stimuli, self.keep
+        )
 
 
 def prepare_study(
@@ -118,7 +231,7 @@ def prepare_study(
 
 
 def seeded_draws(
-    study: Study, resample: Sequence[str], n_resamples: int, seed: int
+    study: Resampled, resample: Sequence[str], n_resamples: int, seed: int
 ) -> Draws:
     """Draws of the factors in `resample`; every rule's seeds have a stream of their own.
 
@@ -131,7 +244,7 @@ def seeded_draws(
     _check_enough(layout, factors)
     return Draws(
         n_resamples=n_resamples,
-        stimuli=_stream(seed, STIMULI, study.models.n_stimuli) if "stimuli" in factors else None,
+        stimuli=_stream(seed, STIMULI, study.n_stimuli) if "stimuli" in factors else None,
         models=_models(layout, seed) if "seeds" in factors else None,
         brain=_brain(layout, _stream(seed, SUBJECTS, len(layout.subjects)))
         if "subjects" in factors
@@ -140,7 +253,7 @@ def seeded_draws(
 
 
 def given_draws(
-    study: Study,
+    study: Resampled,
     *,
     stimuli: ArrayLike | None = None,
     subjects: ArrayLike | None = None,
@@ -166,7 +279,11 @@ def given_draws(
 
 
 def replicate_scores(
-    study: Study, draws: Draws, *, memory_budget: int | str | None = None
+    study: Resampled,
+    draws: Draws,
+    *,
+    memory_budget: int | str | None = None,
+    advance: Advance = lambda items, note="": None,
 ) -> Iterator[ScoreBlock]:
     """Scores of every (model, brain RDM) pair on every resample, block by block.
 
@@ -181,6 +298,7 @@ def replicate_scores(
     study : see `prepare_study`.
     draws : see `seeded_draws`.
     memory_budget : what the scores of one block may take; never changes the values.
+    advance : is told of resamples that are done.
 
     Examples
     --------
@@ -195,21 +313,36 @@ def replicate_scores(
     ...  for b in replicate_scores(study, draws)]
     [(256, 2, 1), (244, 2, 1)]
     """
-    each = 8 * study.models.n_rdms * study.brain.n_rdms
-    size = max(1, min(_BLOCK, parse_bytes(memory_budget) // (4 * each)))
-    for start, stop in blocks(draws.n_resamples, size):
-        weights, models, brain = (
+    each = 4 * 8 * study.observed.size
+    size = max(1, min(study.at_once, parse_bytes(memory_budget) // each))
+    spans = list(blocks(draws.n_resamples, size))
+    for (start, stop), (scores, agreement) in zip(
+        spans, _scored(study, draws.stimuli, spans, advance), strict=True
+    ):
+        stimuli, models, brain = (
             None if source is None else source(start, stop)
             for source in (draws.stimuli, draws.models, draws.brain)
         )
         yield ScoreBlock(
             start=start,
             stop=stop,
-            scores=study.observed[None] if weights is None else study.comparison.scores(weights),
-            stimulus_counts=weights,
+            scores=scores,
+            agreement=agreement,
+            stimulus_counts=stimuli,
             model_counts=models,
             brain_counts=brain,
         )
+
+
+def _scored(
+    study: Resampled, stimuli: Source | None, spans: list[tuple[int, int]], advance: Advance
+) -> Iterator[tuple[FloatArray, FloatArray | None]]:
+    if stimuli is not None:
+        yield from study.scored(stimuli, spans, advance)
+        return
+    for start, stop in spans:
+        yield study.observed[None], None
+        advance(stop - start)
 
 
 def check_factors(resample: Sequence[str]) -> tuple[str, ...]:
