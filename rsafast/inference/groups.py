@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsafast.errors import InvalidInputError
-from rsafast.inference.layout import labels_of
-from rsafast.rdms import RDMs
+from rsafast.inference.layout import Described, labels_of
 
 By = str | Sequence[Any]
 
@@ -36,7 +35,7 @@ class BrainGroups:
     notes: tuple[str, ...] = ()
 
 
-def brain_groups(brain: RDMs, regions: By | None, subjects: By | None) -> BrainGroups:
+def brain_groups(brain: Described, regions: By | None, subjects: By | None) -> BrainGroups:
     """Group brain RDMs by descriptor names or by one label an RDM.
 
     By default all RDMs are of one region, and each RDM of a region is a subject of its own.
@@ -75,7 +74,7 @@ def brain_groups(brain: RDMs, regions: By | None, subjects: By | None) -> BrainG
 
 
 def _check_own_subjects(
-    brain: RDMs, names: tuple[str, ...], members: tuple[NDArray[np.int64], ...]
+    brain: Described, names: tuple[str, ...], members: tuple[NDArray[np.int64], ...]
 ) -> None:
     """Refuse to take RDMs for independent subjects where a descriptor says otherwise."""
     if "subject" not in brain.descriptors:

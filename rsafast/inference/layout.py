@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -140,7 +140,21 @@ def study_layout(
     )  # fmt: skip
 
 
-def labels_of(rdms: RDMs, by: str | Sequence[Any], role: str) -> list[str]:
+class Described(Protocol):
+    """RDMs, in memory or not, as far as grouping them asks."""
+
+    @property
+    def n_rdms(self) -> int:
+        """Number of RDMs k."""
+        ...
+
+    @property
+    def descriptors(self) -> Mapping[str, NDArray[Any]]:
+        """Names and values (k,) of what is known of them."""
+        ...
+
+
+def labels_of(rdms: Described, by: str | Sequence[Any], role: str) -> list[str]:
     """One label an RDM, from the descriptor called `by` or from `by` itself."""
     if isinstance(by, str):
         if by not in rdms.descriptors:

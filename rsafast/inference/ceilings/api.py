@@ -21,7 +21,7 @@ from rsafast.comparators import (
 )
 from rsafast.comparison import compare
 from rsafast.errors import InvalidInputError, UnsupportedCaseError
-from rsafast.inference.groups import By, brain_groups
+from rsafast.inference.groups import BrainGroups, By, brain_groups
 from rsafast.mask import as_pair_mask, check_complete
 from rsafast.rdms import RDMs, as_rdms
 
@@ -34,6 +34,8 @@ DEFINITIONS: tuple[str, ...] = get_args(Definition)
 
 # Comparators that are 0 for unrelated RDMs, so that N of them have an upper bound of 1/sqrt(N).
 _CORRELATIONS = ("pearson", "spearman", "rho-a", "corr_cov")
+# What messages call the pools.
+THE_OTHERS, ALL = "the mean of the others", "the mean of all"
 SPLITTABLE = ("pearson", "spearman", "corr_cov")  # comparators whose correlation can be stepped up
 _BLOCK = 16  # splits whose mean RDMs are held in memory at a time
 
@@ -249,10 +251,7 @@ def noise_ceiling(
     >>> ceiling.lower.round(3), ceiling.upper.round(3), ceiling.definition
     (array([0.652]), array([0.743]), 'rank-average')
     """
-    if definition not in DEFINITIONS:
-        raise InvalidInputError(
-            f"definition must be one of {', '.join(DEFINITIONS)}, got {definition!r}"
-        )
+    check_definition(definition)
     comparator = get_comparator(method)
     rdms = as_rdms(brain, "brain")
     keep = as_pair_mask(mask, rdms)
@@ -262,36 +261,16 @@ def noise_ceiling(
     if definition == "split-half":
         _check_splits(comparator, n_splits)
     groups = brain_groups(rdms, regions, subjects)
-    parts = [
-        _Region(comparator, rdms, keep, name, places, np.array(groups.subjects)[places])
-        for name, places in zip(groups.regions, groups.members, strict=True)
-    ]
+    members = members_of(groups)
+    parts = [_Region(comparator, rdms, keep, region) for region in members]
     if definition == "split-half":
         bounds = [part.split_half(int(n_splits), [seed, r]) for r, part in enumerate(parts)]
     else:
         bounds = [part.against_pools(definition) for part in parts]
-    n_subjects = np.array([len(part.subjects) for part in parts])
-    lower, upper = (np.array([getattr(b, side) for b in bounds]) for side in ("lower", "upper"))
-    return NoiseCeiling(
-        lower=lower,
-        upper=upper,
-        definition=definition,
-        method=comparator.name,
-        regions=groups.regions,
-        n_subjects=n_subjects,
-        n_rdms=np.array([len(places) for places in groups.members]),
-        upper_unrelated=_unrelated(comparator, definition, n_subjects),
-        lower_by_subject=tuple(b.lower_by_subject for b in bounds),
-        upper_by_subject=tuple(b.upper_by_subject for b in bounds),
-        subjects=tuple(part.subjects for part in parts),
-        split_correlation=np.array([b.split_correlation for b in bounds]),
-        n_splits=np.array([b.n_splits for b in bounds]),
-        all_splits=np.array([b.all_splits for b in bounds]),
-        n_stimuli=rdms.n_stimuli,
-        pairs=int(keep.sum()),
-        pairs_of=keep.size,
-        notes=groups.notes + _notes(comparator, definition, parts, bounds),
-    )
+    return ceiling_of(
+        comparator, definition, members, bounds,
+        n_stimuli=rdms.n_stimuli, pairs=int(keep.sum()), pairs_of=keep.size, notes=groups.notes,
+    )  # fmt: skip
 
 
 def reliability_of_mean(correlation: float, first: int, second: int) -> float:
@@ -315,11 +294,35 @@ def reliability_of_mean(correlation: float, first: int, second: int) -> float:
     return 2 * correlation / (correlation + root)
 
 
-# ---------------------------------------------------------------- one region
+# ---------------------------------------------------------------- in memory or not
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Bounds:
+class Members:
+    """The RDMs of one region.
+
+    Attributes
+    ----------
+    region : name.
+    places : (K,) of its RDMs among all.
+    subjects : labels.
+    subject_of : (K,) places in `subjects`.
+    """
+
+    region: str
+    places: NDArray[np.int64]
+    subjects: tuple[str, ...]
+    subject_of: NDArray[np.int64]
+
+    def others(self) -> NDArray[np.bool_]:
+        """(subjects, K), for every subject True at the RDMs of the others."""
+        return self.subject_of != np.arange(len(self.subjects))[:, None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """Bounds of one region, with the fields of :class:`NoiseCeiling` that belong to it."""
+
     lower: float
     upper: float
     lower_by_subject: FloatArray
@@ -328,57 +331,122 @@ class _Bounds:
     n_splits: int = 0
     all_splits: bool = False
 
+    @classmethod
+    def of_rdms(
+        cls, definition: str, members: Members, lower: FloatArray, upper: FloatArray
+    ) -> Bounds:
+        """From the similarity (K,) of every RDM with the pool of the others, and of all."""
+        if definition == "squared":
+            lower, upper = lower**2, upper**2
+        own = ~members.others()
+        low, high = (np.array([v[rdms].mean() for rdms in own]) for v in (lower, upper))
+        return cls(
+            lower=float(low.mean()), upper=float(high.mean()),
+            lower_by_subject=low, upper_by_subject=high,
+        )  # fmt: skip
+
+
+def check_definition(definition: str) -> None:
+    """Raise for a definition that there is not."""
+    if definition not in DEFINITIONS:
+        raise InvalidInputError(
+            f"definition must be one of {', '.join(DEFINITIONS)}, got {definition!r}"
+        )
+
+
+def members_of(groups: BrainGroups) -> list[Members]:
+    """The RDMs of every region.
+
+    Raises
+    ------
+    InvalidInputError
+        For a region of fewer than two subjects.
+    """
+    found = []
+    for region, places in zip(groups.regions, groups.members, strict=True):
+        labels = [groups.subjects[i] for i in places]
+        subjects = tuple(dict.fromkeys(labels))
+        if len(subjects) < 2:
+            raise InvalidInputError(
+                f"region {region!r} holds {len(subjects)} subject; a noise ceiling compares"
+                " subjects and needs at least 2 (for one subject's runs, pass subjects= that name"
+                " the runs)"
+            )
+        subject_of = np.array([subjects.index(label) for label in labels])
+        found.append(
+            Members(region=region, places=places, subjects=subjects, subject_of=subject_of)
+        )
+    return found
+
+
+def ceiling_of(
+    comparator: Comparator,
+    definition: str,
+    members: list[Members],
+    bounds: list[Bounds],
+    *,
+    n_stimuli: int,
+    pairs: int,
+    pairs_of: int,
+    notes: tuple[str, ...],
+) -> NoiseCeiling:
+    """The result, of the bounds of every region; `notes` are those on what was given."""
+    n_subjects = np.array([len(region.subjects) for region in members])
+    lower, upper = (np.array([getattr(b, side) for b in bounds]) for side in ("lower", "upper"))
+    return NoiseCeiling(
+        lower=lower,
+        upper=upper,
+        definition=definition,
+        method=comparator.name,
+        regions=tuple(region.region for region in members),
+        n_subjects=n_subjects,
+        n_rdms=np.array([len(region.places) for region in members]),
+        upper_unrelated=_unrelated(comparator, definition, n_subjects),
+        lower_by_subject=tuple(b.lower_by_subject for b in bounds),
+        upper_by_subject=tuple(b.upper_by_subject for b in bounds),
+        subjects=tuple(region.subjects for region in members),
+        split_correlation=np.array([b.split_correlation for b in bounds]),
+        n_splits=np.array([b.n_splits for b in bounds]),
+        all_splits=np.array([b.all_splits for b in bounds]),
+        n_stimuli=n_stimuli,
+        pairs=pairs,
+        pairs_of=pairs_of,
+        notes=notes + _notes(comparator, definition, members, bounds),
+    )
+
+
+# ---------------------------------------------------------------- one region in memory
+
 
 class _Region:
     """The RDMs of one region, on the pairs that count."""
 
     def __init__(
-        self,
-        comparator: Comparator,
-        rdms: RDMs,
-        keep: NDArray[np.bool_],
-        name: str,
-        places: NDArray[np.int64],
-        subjects: NDArray[np.str_],
+        self, comparator: Comparator, rdms: RDMs, keep: NDArray[np.bool_], members: Members
     ) -> None:
         self._comparator, self._n, self._keep = comparator, rdms.n_stimuli, keep
-        self.name = name
-        self._vectors = rdms.vectors[places][:, keep]
-        self._names = tuple(rdms.names[i] for i in places)
-        self.subjects = tuple(dict.fromkeys(subjects.tolist()))
-        self._subject_of = np.array([self.subjects.index(s) for s in subjects.tolist()])
-        if len(self.subjects) < 2:
-            raise InvalidInputError(
-                f"region {name!r} holds {len(self.subjects)} subject; a noise ceiling compares"
-                " subjects and needs at least 2 (for one subject's runs, pass subjects= that name"
-                " the runs)"
-            )
+        self._members = members
+        self._vectors = rdms.vectors[members.places][:, keep]
+        self._names = tuple(rdms.names[i] for i in members.places)
 
-    def against_pools(self, definition: str) -> _Bounds:
+    def against_pools(self, definition: str) -> Bounds:
         """Each RDM against the pool of all subjects and of the other subjects."""
         parts = self._vectors
         if definition == "rank-average":
             parts = _scaled_alike(self._comparator, self._vectors, self._n, self._names)
-        of_subject = [self._subject_of == s for s in range(len(self.subjects))]
-        others = np.stack([parts[~own].mean(axis=0) for own in of_subject])
-        lower = self._similarity(others, self._subject_of, "the mean of the others")
-        upper = np.full(len(self._vectors), np.nan)
+        pools = np.stack([parts[others].mean(axis=0) for others in self._members.others()])
+        lower = self._similarity(pools, self._members.subject_of, THE_OTHERS)
+        upper = np.full(len(parts), np.nan)
         if definition != "leave-one-out":
             pool = parts.mean(axis=0, keepdims=True)
-            upper = self._similarity(pool, np.zeros_like(self._subject_of), "the mean of all")
-        if definition == "squared":
-            lower, upper = lower**2, upper**2
-        low, high = (np.array([v[own].mean() for own in of_subject]) for v in (lower, upper))
-        return _Bounds(
-            lower=float(low.mean()), upper=float(high.mean()),
-            lower_by_subject=low, upper_by_subject=high,
-        )  # fmt: skip
+            upper = self._similarity(pool, np.zeros_like(self._members.subject_of), ALL)
+        return Bounds.of_rdms(definition, self._members, lower, upper)
 
     def _similarity(
         self, pools: FloatArray, pool_of: NDArray[np.int64], what: str
     ) -> FloatArray:
         """Similarity of every RDM with one of the pools."""
-        names = tuple(f"{what} ({self.name}, {i})" for i in range(len(pools)))
+        names = tuple(f"{what} ({self._members.region}, {i})" for i in range(len(pools)))
         if self._comparator.concordance:
             return np.array(
                 [
@@ -396,16 +464,14 @@ class _Region:
         a, b = RDMs.from_vectors(full, names=names, missing="allow")
         return float(compare(a, b, self._comparator.name, mask=self._keep)[0, 0])
 
-    def split_half(self, n_splits: int, seed: list[int]) -> _Bounds:
+    def split_half(self, n_splits: int, seed: list[int]) -> Bounds:
         """Reliability of the mean RDM, stepped up from halves of the subjects."""
-        own = np.stack(
-            [self._vectors[self._subject_of == s].mean(axis=0) for s in range(len(self.subjects))]
-        )
+        own = np.stack([self._vectors[~others].mean(axis=0) for others in self._members.others()])
         count = len(own)
         halves = _halves(count, n_splits, seed)
         correlations = []
         while block := list(islice(halves, _BLOCK)):
-            names = tuple(f"half of {self.name}" for _ in block)
+            names = tuple(f"half of {self._members.region}" for _ in block)
             others = [tuple(set(range(count)) - set(half)) for half in block]
             x, y = (
                 prepare(
@@ -420,7 +486,7 @@ class _Region:
         correlation = float(np.mean(correlations))
         reliability = reliability_of_mean(correlation, count // 2, count - count // 2)
         none = np.empty(0)
-        return _Bounds(
+        return Bounds(
             lower=reliability, upper=sqrt(max(reliability, 0.0)),
             lower_by_subject=none, upper_by_subject=none,
             split_correlation=correlation, n_splits=len(correlations),
@@ -472,26 +538,26 @@ def _unrelated(
 
 
 def _notes(
-    comparator: Comparator, definition: str, parts: list[_Region], bounds: list[_Bounds]
+    comparator: Comparator, definition: str, members: list[Members], bounds: list[Bounds]
 ) -> tuple[str, ...]:
     notes = []
     if comparator.concordance and definition == "rank-average":
         notes.append("For Kendall's tau the pool of mean ranks is a heuristic, as in rsatoolbox.")
     if definition != "split-half":
         return tuple(notes)
-    few = [p.name for p, b in zip(parts, bounds, strict=True) if b.n_splits < 10]
+    few = [p.region for p, b in zip(members, bounds, strict=True) if b.n_splits < 10]
     if few:
         notes.append(
             f"Only few distinct splits exist ({', '.join(few)}): they share the same subjects, so"
             " that their spread is no confidence interval and its percentiles are no bounds."
         )
-    odd = [p.name for p in parts if len(p.subjects) % 2]
+    odd = [p.region for p in members if len(p.subjects) % 2]
     if odd:
         notes.append(
             f"Odd numbers of subjects ({', '.join(odd)}) make unequal halves: 2r/(1+r) would not"
             " hold, Horst's formula does."
         )
-    bad = [p.name for p, b in zip(parts, bounds, strict=True) if b.lower <= 0]
+    bad = [p.region for p, b in zip(members, bounds, strict=True) if b.lower <= 0]
     if bad:
         notes.append(
             f"No positive agreement between halves ({', '.join(bad)}): the attainable correlation"
