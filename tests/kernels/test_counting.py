@@ -1,6 +1,7 @@
 """Ranks by counting against ranks by sorting: any ISA, threads, blocks, ties, signs and binades."""
 
 import importlib
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -66,6 +67,21 @@ def test_strided_values_and_what_tables_take():
     assert ranker.total == 10
     # 1, 3, ..., 19: one upper half each.
     assert ranker.table_bytes == 10 * 65536 * 8
+
+
+def test_a_finished_ranker_holds_no_more_than_it_says():
+    values = np.linspace(1, 2, 500, dtype=np.float32)
+    tracemalloc.start()
+    try:
+        ranker = Ranker()
+        ranker.scan(values)
+        ranker.allocate()
+        ranker.count(values)
+        ranker.finish("float32")
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < ranker.nbytes + 2**21
 
 
 @pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf, -np.inf])

@@ -3,12 +3,13 @@
 A float32 is one of 2^32 keys, and the values of an RDM lie in a few binades of 2^23: so few that
 every key can have a counter. Three passes over the values, in blocks of any size and order: which
 upper halves of keys occur (`scan`), how often each of their keys (`count`), and what its average
-rank is (`ranks`). No value is moved, and nothing is sorted.
+rank is (`ranks`). No value is moved, and nothing is sorted. Counts are whole numbers: those of
+several rankers, each of some of the values, add up exactly and in any order.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +52,11 @@ class Ranker:
         self._counts: NDArray[np.unsignedinteger] = np.zeros((0, _HALF), np.uint32)
         self._ranks: NDArray[np.generic] = np.zeros((0, _HALF), np.float32)
 
+    def __setstate__(self, state: dict[str, NDArray[Any]]) -> None:
+        # What arrives in messages may start at any byte.
+        for name, table in state.items():
+            setattr(self, name, np.require(table, requirements=["C", "A"]))
+
     @property
     def total(self) -> int:
         """Values scanned so far."""
@@ -83,6 +89,10 @@ class Ranker:
         if self._high[_HIGHEST:].any() or self._high[: _LOWEST + 1].any():
             raise InvalidInputError("values must be finite to be ranked")
 
+    def merge_scanned(self, other: Ranker) -> None:
+        """Add what another one scanned, in the first pass."""
+        self._high += other._high
+
     def allocate(self) -> None:
         """Make the tables, once everything is scanned."""
         there = np.flatnonzero(self._high)
@@ -93,6 +103,17 @@ class Ranker:
         """Second pass."""
         block = np.ascontiguousarray(values, np.float32)
         native.rank_count_keys(block, self._row, self._counts, num_threads())
+
+    def part(self) -> Ranker:
+        """Return one that counts some of the values, once everything is scanned."""
+        other = Ranker()
+        other._high[:] = self._high
+        other.allocate()
+        return other
+
+    def merge_counted(self, other: Ranker) -> None:
+        """Add what a part of this one counted, in the second pass."""
+        self._counts += other._counts
 
     def finish(self, dtype: Literal["float32", "uint16"]) -> None:
         """Turn counts into ranks, once everything is counted.
@@ -107,7 +128,7 @@ class Ranker:
         first, scale = (0, 65535 / max(self.total - 1, 1)) if dtype == "uint16" else (1, 1)
         self._ranks = np.zeros(self._counts.shape, dtype)
         native.rank_of_counts(self._counts, first, scale, self._ranks)
-        self._counts = self._counts[:0]
+        self._counts = np.zeros((0, _HALF), self._count_type)  # a slice would keep the table
 
     def ranks(self, values: NDArray[np.float32]) -> NDArray[np.generic]:
         """Third pass: ranks of a block."""
