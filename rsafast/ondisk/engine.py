@@ -6,12 +6,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rsafast_kernels.atomic import replacing
 from rsafast_kernels.orbit import permutation, streaming
 from rsafast_kernels.orbit.streaming import Chunk, Sums
 from rsafast_kernels.orbit.units import Units
@@ -20,10 +18,8 @@ from rsafast_kernels.tally import Tally
 
 from rsafast.cluster import in_order, once
 from rsafast.comparators import FloatArray
-from rsafast.errors import RsafastError
-from rsafast.io.provenance import array_hash
 from rsafast.ondisk.plan import Orbits, StreamPlan
-from rsafast.ondisk.rows import LazyRDM, ahead, panels
+from rsafast.ondisk.rows import Rows, ahead, check_bits, fingerprints, panels
 from rsafast.ondisk.survey import Survey, Values
 from rsafast.ondisk.work import Work
 from rsafast.permutation.counts import Counts
@@ -33,6 +29,8 @@ from rsafast.progress import Advance
 
 if TYPE_CHECKING:
     from distributed import Client
+
+_STATE = "state.npz"  # sums and counts of a run so far
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +97,7 @@ class Checkpoint:
         self.work, self.counts, self.size = work, counts, plan.tile
         self.tile, self.part, self.sums = 0, 0, np.zeros(0)
         if work is not None and work.done:
-            with np.load(_state_of(work), allow_pickle=False) as state:
+            with np.load(work.beside(_STATE), allow_pickle=False) as state:
                 # Another budget may have cut the work into other tiles: then it starts anew.
                 if tuple(state["size"]) == self.size:
                     self.tile, self.part = (int(x) for x in state["reached"])
@@ -107,19 +105,18 @@ class Checkpoint:
                     _restore(counts, state)
 
     def save(self, tile: int, part: int, sums: FloatArray) -> None:
-        """Note that `part` parts of tile number `tile` are in the sums."""
+        """Note that `part` parts of tile number `tile` are in the sums.
+
+        Raises
+        ------
+        InvalidInputError
+            Where the disk does not take them; what was saved before is untouched.
+        """
         if self.work is None:
             return
         state = {"size": np.array(self.size), "reached": np.array([tile, part]), "sums": sums}
         state |= _state(self.counts)
-        self.work.file.touch()  # without it the work would start anew
-        with replacing(_state_of(self.work)) as temporary, temporary.open("wb") as file:
-            np.savez(file, **state)  # type: ignore[arg-type]
-        self.work.record(range(len(self.work.done), len(self.work.done) + 1))
-
-
-def _state_of(work: Work) -> Path:
-    return work.file.with_name("state.npz")
+        self.work.keep(_STATE, lambda file: np.savez(file, **state))  # type: ignore[arg-type]
 
 
 def _state(counts: Counts) -> dict[str, NDArray[Any]]:
@@ -165,6 +162,11 @@ class Tile:
     units: Units
     sides: tuple[Side, Side]
     indices: tuple[range, range]
+
+    @property
+    def rdms(self) -> list[Rows]:
+        """The RDMs of both sides."""
+        return [values.rows for side in self.sides for values in side.values]
 
     def empty(self) -> Sums:
         """Sums of nothing yet."""
@@ -238,7 +240,7 @@ def _summed(
     if client is None:
         found = (_sums_of(tile, group, sums, watch, progress) for group in groups)
     else:
-        shared, expected = once(client, tile), _fingerprints(tile)
+        shared, expected = once(client, tile), fingerprints(tile.rdms)
         calls = [(shared, group, expected) for group in groups]
         found = _reported(in_order(client, _sums_there, calls), progress)
     for group, sums_of_parts in zip(groups, found, strict=True):
@@ -279,25 +281,11 @@ def _sums_of(
         yield sums.values
 
 
-def _sums_there(
-    tile: Tile, parts: list[list[Chunk]], fingerprints: list[tuple[str, str]]
-) -> list[FloatArray]:
+def _sums_there(tile: Tile, parts: list[list[Chunk]], expected: list[str]) -> list[FloatArray]:
     """The work of one task of a cluster."""
-    for (where, expected), (_, found) in zip(fingerprints, _fingerprints(tile), strict=True):
-        if found != expected:
-            raise RsafastError(
-                f"{where}: a worker of the cluster computes other values than the process that"
-                " asked, on another processor or with other libraries; write the RDM to a file with"
-                " compute_rdm_file first"
-            )
+    check_bits(tile.rdms, expected)
     each = _sums_of(tile, parts, tile.empty(), Stopwatch(), lambda done: None)
     return [values.copy() for values in each]
-
-
-def _fingerprints(tile: Tile) -> list[tuple[str, str]]:
-    """Of RDMs that are computed wherever they are needed: name, and a hash of their first rows."""
-    rdms = [v.rows for side in tile.sides for v in side.values if isinstance(v.rows, LazyRDM)]
-    return [(r.where, array_hash(r.read_rows(0, min(r.step, r.n_stimuli)))) for r in rdms]
 
 
 def _reported(

@@ -16,7 +16,7 @@ from rsafast._condensed import n_from_pairs, n_pairs, row_start
 from rsafast.errors import InvalidInputError
 from rsafast.io import hdf5
 from rsafast.io.provenance import provenance
-from rsafast.ondisk.work import no_room, reserve
+from rsafast.ondisk.work import no_room, not_kept, reserve
 from rsafast.rdms import Label
 
 _DATA = "dissimilarities"
@@ -208,10 +208,7 @@ def write_values(
             handle.flush()
             os.fsync(handle.fileno())
     except OSError as error:
-        raise InvalidInputError(
-            f"{target}: could not be written ({error}); what is done is kept, and the same call"
-            " goes on from there"
-        ) from None
+        raise not_kept(target, error) from None
 
 
 def data_offset(file: Path) -> int:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO
 
-from rsafast_kernels.atomic import PathInput, alone, check_writable
+from rsafast_kernels.atomic import PathInput, alone, check_writable, replacing
 
 from rsafast.errors import InvalidInputError
+from rsafast.io.store import check_suffix
 from rsafast.memory import format_bytes
 
 
@@ -21,22 +24,72 @@ class Work:
 
     Attributes
     ----------
+    target : where it will be.
     file : the unfinished file.
     done : numbers of the parts that are safely in it.
     journal : text file of `key`, then one line a part.
     """
 
+    target: Path
     file: Path
     done: set[int]
     journal: Path
 
     def record(self, parts: range) -> None:
-        """Note that these parts have reached the disk."""
-        with self.journal.open("a", encoding="ascii") as journal:
-            journal.writelines(f"{part}\n" for part in parts)
-            journal.flush()
-            os.fsync(journal.fileno())
+        """Note that these parts have reached the disk.
+
+        Raises
+        ------
+        InvalidInputError
+            Where the disk does not take the note.
+        """
+        try:
+            with self.journal.open("a", encoding="ascii") as journal:
+                journal.writelines(f"{part}\n" for part in parts)
+                journal.flush()
+                os.fsync(journal.fileno())
+        except OSError as error:
+            raise not_kept(self.target, error) from None
         self.done.update(parts)
+
+    def keep(self, name: str, write: Callable[[BinaryIO], object]) -> None:
+        """Write a file of that name beside the unfinished one, whole or not at all, and note it.
+
+        Raises
+        ------
+        InvalidInputError
+            Where the disk does not take it; what was kept before is untouched.
+        """
+        try:
+            self.file.touch()  # without it the work would start anew
+            with replacing(self.beside(name)) as temporary, temporary.open("wb") as file:
+                write(file)
+        except (OSError, InvalidInputError) as error:
+            raise not_kept(self.target, error) from None
+        self.record(range(len(self.done), len(self.done) + 1))
+
+    def beside(self, name: str) -> Path:
+        """Where `keep` puts a file."""
+        return self.file.with_name(name)
+
+    def finish(self, save: Callable[[Path], object]) -> None:
+        """Have the whole file saved."""
+        finished = self.beside(f"result{self.target.suffix}")
+        save(finished)
+        os.replace(finished, self.file)
+
+
+@contextmanager
+def resumable_if_named(
+    path: PathInput | None, what: tuple[Any, ...], *, resume: bool
+) -> Iterator[Work | None]:
+    """:func:`resumable` for a result that is a function of `what`; None where no file is named."""
+    if path is None:
+        yield None
+        return
+    check_suffix(path)
+    with resumable(path, hashlib.sha256(repr(what).encode()).hexdigest(), resume=resume) as work:
+        yield work
 
 
 @contextmanager
@@ -62,7 +115,10 @@ def resumable(path: PathInput, key: str, *, resume: bool) -> Iterator[Work]:
     with alone(folder, f"is writing {target}"):
         if not (folder / ".lock").exists():
             raise InvalidInputError(f"{path}: another process has just written it; read that one")
-        work = _taken_up(folder, key, resume)
+        try:
+            work = _taken_up(target, folder, key, resume)
+        except OSError as error:
+            raise not_kept(target, error) from None
         try:
             yield work
         except BaseException:
@@ -73,15 +129,16 @@ def resumable(path: PathInput, key: str, *, resume: bool) -> Iterator[Work]:
         shutil.rmtree(folder)
 
 
-def _taken_up(folder: Path, key: str, resume: bool) -> Work:
+def _taken_up(target: Path, folder: Path, key: str, resume: bool) -> Work:
     file, journal = folder / "file", folder / "journal"
-    lines = journal.read_text("ascii").split("\n") if journal.exists() else []
+    *lines, unfinished = journal.read_text("ascii").split("\n") if journal.exists() else [""]
     if resume and lines[:1] == [key] and file.exists():
-        # What follows the last line end is a line that was not finished.
-        return Work(file, {int(line) for line in lines[1:-1]}, journal)
+        # Cut off, or it would become one with the next line, and that another part's number.
+        os.truncate(journal, journal.stat().st_size - len(unfinished))
+        return Work(target, file, {int(line) for line in lines[1:]}, journal)
     file.unlink(missing_ok=True)
     journal.write_text(f"{key}\n", "ascii")
-    return Work(file, set(), journal)
+    return Work(target, file, set(), journal)
 
 
 def reserve(file: Path, start: int, size: int, target: PathInput) -> None:
@@ -100,6 +157,14 @@ def reserve(file: Path, start: int, size: int, target: PathInput) -> None:
                 raise OSError("no space left on the device")
     except OSError as error:
         raise no_room(file, size, target, error) from None
+
+
+def not_kept(target: PathInput, error: Exception) -> InvalidInputError:
+    """What is wrong where the disk did not take a part of the work."""
+    return InvalidInputError(
+        f"{target}: could not be written ({error}); what was done before is kept: make room on its"
+        " disk, and the same call goes on from there"
+    )
 
 
 def no_room(file: Path, size: int, target: PathInput, error: Exception) -> InvalidInputError:
