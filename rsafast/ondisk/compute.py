@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, get_args
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,18 +13,23 @@ from rsafast_kernels.atomic import PathInput
 from rsafast_kernels.pairwise import Metric, working_bytes
 
 from rsafast._condensed import row_start
+from rsafast.cluster import Cluster, connected, in_order, once
 from rsafast.errors import InvalidInputError
 from rsafast.features import Precision, one_layer
 from rsafast.io import hdf5
 from rsafast.io.store import check_suffix
 from rsafast.memory import format_bytes, parse_bytes
 from rsafast.ondisk.rdm import StoredRDM, create_rdm, data_offset, open_rdm, write_values
-from rsafast.ondisk.rows import LazyRDM, lazy_of
+from rsafast.ondisk.rows import LazyRDM, check_bits, fingerprints, lazy_of
 from rsafast.ondisk.work import Work, resumable
 from rsafast.progress import track
 
+if TYPE_CHECKING:
+    from distributed import Client
+
 Stored = Literal["float32", "float16", "float64"]
 _WRITE_BYTES = 2**27  # of a panel: what is computed again after a kill, and much for one write
+_SENT_BYTES = 2**25  # of a panel that a worker sends: some of them lie in the scheduler's memory
 _LEAST_ROWS = 256  # of a panel
 
 
@@ -40,6 +46,7 @@ def compute_rdm_file(
     name: str | None = None,
     memory_budget: int | str | None = None,
     resume: bool = True,
+    cluster: Cluster | None = None,
     progress: bool = True,
 ) -> StoredRDM:
     """Compute an RDM straight into a file: for RDMs that do not fit in memory.
@@ -64,6 +71,9 @@ def compute_rdm_file(
     memory_budget : bytes or a size like "2GB", optional
         For working arrays beside `features`; by default 2 GB, or a quarter of a small machine.
     resume : False starts anew
+    cluster : address, Client or "local", optional
+        Dask cluster that computes the values, to the same bits; only this process writes. Features
+        travel to every worker once, and `memory_budget` is that of every worker. See docs/large.md.
     progress : show a bar of the rows done
 
     Returns
@@ -77,6 +87,8 @@ def compute_rdm_file(
         As :func:`rsafast.compute_rdms`; for several layers; where the budget or the disk is too
         small, before the work starts; where a value does not fit float16; and while another process
         writes the same file.
+    RsafastError
+        Where the cluster is lost, or one of its workers computes other bits than this process.
 
     Examples
     --------
@@ -103,17 +115,22 @@ def compute_rdm_file(
     rdm = lazy_of(patterns, metric, normalize, name or own_name)
     what = (rdm.identity, dtype, rdm.labels, rdm.name, hdf5.FORMAT)
     key = hashlib.sha256(repr(what).encode()).hexdigest()
-    with resumable(path, key, resume=resume) as work:
+    with (
+        resumable(path, key, resume=resume) as work,
+        nullcontext() if cluster is None else connected(cluster) as client,
+    ):
         if not work.done:
             create_rdm(
                 work.file, dtype, n, labels=rdm.labels, name=rdm.name, measure=rdm.measure,
                 target=path,
             )  # fmt: skip
-        rows = _LEAST_ROWS + min(_WRITE_BYTES, budget - needed) // row
+        # A worker may hold two panels that are finished beside the one that it computes.
+        most, at_once = (_WRITE_BYTES, 1) if client is None else (_SENT_BYTES, 3)
+        panels = _panels(work, rdm, _LEAST_ROWS + min(most, (budget - needed) // at_once) // row)
         offset = data_offset(work.file)
         with track(n, f"{metric} of {n:,} stimuli", progress) as advance:
-            for first, last in _panels(work, rdm, rows):
-                panel = _stored(rdm.read_rows(first, last), dtype)
+            computed = _computed(rdm, panels, dtype, client)
+            for (first, last), panel in zip(panels, computed, strict=True):
                 write_values(work.file, panel, offset, row_start(first, n), path)
                 work.record(range(first // rdm.step, -(-last // rdm.step)))
                 advance(last - first)
@@ -125,17 +142,45 @@ def _row_bytes(n: int, features: np.dtype[Any], stored: Stored, normalize: str |
     return n * (features.itemsize + np.dtype(stored).itemsize + 8 * (normalize is not None))
 
 
-def _panels(work: Work, rdm: LazyRDM, rows: int) -> Iterator[tuple[int, int]]:
+def _panels(work: Work, rdm: LazyRDM, rows: int) -> list[tuple[int, int]]:
     """Rows first..last still to be computed: whole parts, as many at a time as `rows` allow."""
     step, n = rdm.step, rdm.n_stimuli
     most = max(1, rows // step)
     missing = [part for part in range(-(-n // step)) if part not in work.done]
-    first = 0
+    found, first = [], 0
     for place, part in enumerate(missing):
         last = place + 1 == len(missing) or missing[place + 1] != part + 1
         if last or place + 1 - first == most:
-            yield missing[first] * step, min(n, (part + 1) * step)
+            found.append((missing[first] * step, min(n, (part + 1) * step)))
             first = place + 1
+    return found
+
+
+def _computed(
+    rdm: LazyRDM, panels: list[tuple[int, int]], dtype: Stored, client: Client | None
+) -> Iterator[NDArray[np.floating]]:
+    """Yield the values of every panel as they are written.
+
+    Workers send theirs here, and do not write: with one writer, locks, journals and full disks are
+    what they are without a cluster, the disk need not be shared, and a task that ran twice because
+    its worker died leaves no trace.
+    """
+    if client is None:
+        for first, last in panels:
+            yield _stored(rdm.read_rows(first, last), dtype)
+        return
+    shared, expected = once(client, rdm), fingerprints([rdm])
+    yield from in_order(
+        client, _computed_there, [(shared, first, last, dtype, expected) for first, last in panels]
+    )
+
+
+def _computed_there(
+    rdm: LazyRDM, first: int, last: int, dtype: Stored, expected: list[str]
+) -> NDArray[np.floating]:
+    """The work of one task of a cluster."""
+    check_bits([rdm], expected)
+    return _stored(rdm.read_rows(first, last), dtype)
 
 
 def _stored(values: NDArray[np.floating], dtype: Stored) -> NDArray[np.floating]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -15,11 +15,13 @@ from rsafast_kernels.pairwise import Distances, Metric, working_bytes
 from rsafast_kernels.rank.counting import Ranker
 
 from rsafast._condensed import n_pairs, row_start
+from rsafast.errors import RsafastError
 from rsafast.features import Patterns, Precision, kernel_metric, measure_name, normalise, one_layer
 from rsafast.io.provenance import array_hash
 from rsafast.rdms import Label, checked_labels
 
 PANEL = 2**23  # pairs of some rows that are read at a time, about: 32 MB of float32
+_fingerprints: dict[str, str] = {}  # of this process, by the identity of an RDM
 
 
 class Source(Protocol):
@@ -161,9 +163,7 @@ def lazy_rdm(
     return lazy_of(patterns, metric, normalize, name or own_name)
 
 
-def lazy_of(
-    patterns: Patterns, metric: Metric, normalize: str | None, name: str | None
-) -> LazyRDM:
+def lazy_of(patterns: Patterns, metric: Metric, normalize: str | None, name: str | None) -> LazyRDM:
     """RDM of checked patterns of one layer."""
     x = patterns.layers[0][1]
     precision = None if patterns.precision is None else array_hash(np.asarray(patterns.precision))
@@ -179,6 +179,30 @@ def lazy_of(
         working_bytes=working_bytes(x.shape, x.dtype, metric),
         distances=Distances(x, kernel_metric(metric, normalize), precision=patterns.precision),
     )
+
+
+def fingerprints(rdms: Iterable[Rows]) -> list[str]:
+    """Of RDMs that are computed wherever they are needed: hashes of their first rows, from here."""
+    return [_fingerprint(rdm) for rdm in rdms if isinstance(rdm, LazyRDM)]
+
+
+def check_bits(rdms: Iterable[Rows], expected: Sequence[str]) -> None:
+    """Raise unless this process computes the values that fingerprints of another one tell of."""
+    lazy = [rdm for rdm in rdms if isinstance(rdm, LazyRDM)]
+    for rdm, fingerprint in zip(lazy, expected, strict=True):
+        if _fingerprint(rdm) != fingerprint:
+            raise RsafastError(
+                f"{rdm.where}: a worker of the cluster computes other values than the process that"
+                " asked, on another type of processor or with another NumPy or BLAS; leave such"
+                " workers out, or write the RDM to a file first (compute_rdm_file without cluster=)"
+            )
+
+
+def _fingerprint(rdm: LazyRDM) -> str:
+    if rdm.identity not in _fingerprints:
+        first_rows = rdm.read_rows(0, min(rdm.step, rdm.n_stimuli))
+        _fingerprints[rdm.identity] = array_hash(first_rows)
+    return _fingerprints[rdm.identity]
 
 
 @dataclass(frozen=True, slots=True)
