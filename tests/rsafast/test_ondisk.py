@@ -3,7 +3,8 @@
 import os
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -146,11 +147,41 @@ rf.rank_rdm_file(sys.argv[1] + "/rdm.h5", sys.argv[1] + "/ranks.h5")
 
 @pytest.mark.slow
 def test_killed_at_random_moments_the_files_are_the_same(tmp_path):
-    kill_at_random(RUN, tmp_path, kills=6, window=(0.4, 1.0), seed=0)
+    kills = int(os.environ.get("RSAFAST_KILLS", "6"))
+    kill_at_random(RUN, tmp_path, kills, window=(0.4, 1.0), seed=0)
     for name in ("rdm.h5", "ranks.h5"):
         whole, killed = (rf.open_rdm(tmp_path / where / name) for where in ("whole", "killed"))
         np.testing.assert_array_equal(whole.values, killed.values)
     assert leftovers(tmp_path / "killed") == []
+
+
+def test_a_number_that_was_half_written_does_not_become_another(tmp_path):
+    for part, unfinished in ((0, "1"), (2, "")):
+        with (
+            suppress(Killed),
+            work.resumable(tmp_path / "a.h5", "key", resume=True) as unfinished_work,
+        ):
+            unfinished_work.file.touch()
+            unfinished_work.record(range(part, part + 1))
+            with unfinished_work.journal.open("a") as journal:
+                journal.write(unfinished)
+            raise Killed
+    with work.resumable(tmp_path / "a.h5", "key", resume=True) as again:
+        assert again.done == {0, 2}
+
+
+@pytest.mark.parametrize("call", ["write_text", "fsync"])
+def test_a_disk_that_fills_up_is_said_and_the_run_goes_on(tmp_path, features, monkeypatch, call):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    whole = rf.compute_rdm_file(features, tmp_path / "whole.h5").values
+    with monkeypatch.context() as patch:
+        patch.setattr(*{"write_text": (Path, "write_text"), "fsync": (os, "fsync")}[call], full)
+        with pytest.raises(InvalidInputError, match=r"a\.h5: could not be .*No space.*make room"):
+            rf.compute_rdm_file(features, tmp_path / "a.h5")
+    np.testing.assert_array_equal(rf.compute_rdm_file(features, tmp_path / "a.h5").values, whole)
+    assert leftovers(tmp_path) == []
 
 
 def test_two_processes_on_one_file_are_refused(tmp_path, features):

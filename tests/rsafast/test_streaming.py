@@ -2,8 +2,10 @@
 
 import dataclasses
 import os
+import shutil
 import subprocess
 import sys
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -207,6 +209,82 @@ def test_another_plan_or_other_rdms_start_anew(tmp_path, monkeypatch):
             rf.permutation_test_files(lazy(a), lazy(b), out=out, seed=1, **options)
     found = rf.permutation_test_files(lazy(b), lazy(a), out=out, seed=1, **options)
     assert_same(found, rf.permutation_test_files(lazy(b), lazy(a), seed=1, **options))
+
+
+def filling(monkeypatch, saves, fill):
+    """Fill the disk for the save after so many."""
+    original, seen = engine.Checkpoint.save, []
+
+    def save(self, *state):
+        seen.append(state)
+        if len(seen) == saves + 1:
+            fill()
+        original(self, *state)
+
+    monkeypatch.setattr(engine.Checkpoint, "save", save)
+
+
+def goes_on_after_a_full_disk(monkeypatch, out, fill, empty):
+    """A run into `out`, whose third save finds a full disk, and again after room is made."""
+    a, b = related(120, 2)
+    options = {"n_permutations": 4_000, "out": out}
+    orbits = choose_orbits(120, 4_000, 2, 2)
+    made = plan.StreamPlan(orbits, orbits.counts, 1, 0, 0, 0, {})
+    monkeypatch.setattr("rsafast.ondisk.test.make_plan", lambda *_: made)
+    kept = out.with_name(f".{out.name}.partial")
+    before = []
+    with monkeypatch.context() as patch:
+        filling(patch, 2, lambda: (before.append((kept / "state.npz").read_bytes()), fill()))
+        message = r"result\.h5: could not be written .*No space left.*make room on its disk"
+        with pytest.raises(InvalidInputError, match=message):
+            rf.permutation_test_files(lazy(a), lazy(b), **options)
+    assert [(kept / "state.npz").read_bytes()] == before
+    assert sorted(path.name for path in kept.iterdir()) == [".lock", "file", "journal", "state.npz"]
+    empty()
+    with monkeypatch.context() as patch:
+        seen = dying(patch, 1000)
+        found = rf.permutation_test_files(lazy(a), lazy(b), **options)
+    assert seen[0][1] == 3, "it did not go on from the second save"
+    assert_same(found, rf.permutation_test_files(lazy(a), lazy(b), n_permutations=4_000))
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_a_disk_that_fills_up_is_said_and_the_test_goes_on(tmp_path, monkeypatch):
+    original, full = np.savez, []
+
+    def savez(file, **state):
+        if full:
+            file.write(b"a part of it")
+            raise OSError(28, "No space left on device")
+        original(file, **state)
+
+    monkeypatch.setattr(np, "savez", savez)
+    goes_on_after_a_full_disk(
+        monkeypatch, tmp_path / "result.h5", lambda: full.append(True), full.clear
+    )
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 8 MB."""
+    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(tmp_path)]
+    if shutil.which("mount") is None or subprocess.run(command, check=False).returncode:
+        pytest.skip("cannot mount a disk here: that takes root")
+    yield tmp_path
+    subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_parts")
+def test_a_real_disk_that_fills_up_is_said_and_the_test_goes_on(small_disk, monkeypatch):
+    filler = small_disk / "filler"
+
+    def fill():
+        with suppress(OSError), filler.open("wb", buffering=0) as file:
+            while file.write(bytes(4096)):
+                pass
+
+    goes_on_after_a_full_disk(monkeypatch, small_disk / "result.h5", fill, filler.unlink)
 
 
 RUN = """
