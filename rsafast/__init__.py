@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from rsafast.inference.trajectory.result import Trajectory
     from rsafast.inference.trajectory.simultaneous import Estimates
     from rsafast.io.readers import read_features, read_rdms
+    from rsafast.ondisk.ceiling import noise_ceiling_files
     from rsafast.ondisk.compute import compute_rdm_file
     from rsafast.ondisk.plan import StreamPlan
     from rsafast.ondisk.ranks import rank_rdm_file
@@ -117,6 +118,7 @@ _HOME = {
     "group_cluster_test": "rsafast.inference.time.clusters",
     "lazy_rdm": "rsafast.ondisk.rows",
     "noise_ceiling": "rsafast.inference.ceilings.api",
+    "noise_ceiling_files": "rsafast.ondisk.ceiling",
     "noise_precision": "rsafast.inference.structure.noise",
     "open_rdm": "rsafast.ondisk.rdm",
     "permutation_test": "rsafast.permutation.api",
@@ -186,6 +188,7 @@ __all__ = [
     "group_cluster_test",
     "lazy_rdm",
     "noise_ceiling",
+    "noise_ceiling_files",
     "noise_precision",
     "open_rdm",
     "permutation_test",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ class StoredRDM:
     n_stimuli : number of stimuli n; pairs = n (n - 1) / 2.
     labels : (n,) stimulus ids, or None.
     name, measure : as of :class:`rsafast.RDMs`.
+    descriptors : names and this RDM's values, of a file that :meth:`rsafast.RDMs.save` wrote.
     """
 
     path: Path
@@ -41,11 +43,13 @@ class StoredRDM:
     labels: tuple[Label, ...] | None = field(repr=False)
     name: str
     measure: str | None
+    descriptors: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled as a reference to the file, which the reader must reach under the same path."""
         where = (self.values.dtype, self.values.offset, len(self.values))
-        return _mapped, (self.path, *where, self.n_stimuli, self.labels, self.name, self.measure)
+        known = (self.n_stimuli, self.labels, self.name, self.measure, self.descriptors)
+        return _mapped, (self.path, *where, *known)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -116,15 +120,19 @@ def open_rdms(path: PathInput) -> list[StoredRDM]:
         (count, pairs), dtype = data.shape, data.dtype
         n, offset = n_from_pairs(pairs), data.id.get_offset()
         fields = hdf5.read_fields(file, but=(_DATA,))
+        descriptors = hdf5.read_fields(file["descriptors"])
         if n is None or offset is None:
             raise InvalidInputError(f"{path}: cannot be mapped; read it with RDMs.load")
         labels, name_of, measure = fields["labels"], fields["names"], fields["measure"]
     ids = None if labels is None else tuple(np.asarray(labels).tolist())
     starts = [offset + rdm * pairs * dtype.itemsize for rdm in range(count)]
     return [
-        _mapped(Path(path), dtype, start, pairs, n, ids, name_of[rdm], measure)
+        _mapped(
+            Path(path), dtype, start, pairs, n, ids, name_of[rdm], measure,
+            {key: values[rdm] for key, values in descriptors.items()},
+        )
         for rdm, start in enumerate(starts)
-    ]
+    ]  # fmt: skip
 
 
 def _mapped(
@@ -136,6 +144,7 @@ def _mapped(
     labels: tuple[Label, ...] | None,
     name: str,
     measure: str | None,
+    descriptors: Mapping[str, Any],
 ) -> StoredRDM:
     try:
         values = np.memmap(path, dtype, "r", start, (pairs,))
@@ -144,7 +153,7 @@ def _mapped(
             f"{path}: cannot be read here ({error}); workers of a cluster need it on a disk that"
             " they share, under this path"
         ) from None
-    return StoredRDM(path, values, n, labels, name, measure)
+    return StoredRDM(path, values, n, labels, name, measure, descriptors)
 
 
 def create_rdm(

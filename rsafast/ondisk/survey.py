@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, cast, get_args
@@ -17,7 +17,16 @@ from rsafast.errors import InvalidInputError
 from rsafast.memory import format_bytes
 from rsafast.ondisk.ranks import Ranks, counted
 from rsafast.ondisk.rdm import StoredRDM, open_rdms
-from rsafast.ondisk.rows import HeldRows, LazyRDM, RankedRows, Rows, ahead, panel_bytes, panels
+from rsafast.ondisk.rows import (
+    HeldRows,
+    LazyRDM,
+    RankedRows,
+    Rows,
+    Source,
+    ahead,
+    panel_bytes,
+    panels,
+)
 from rsafast.progress import Advance, track
 
 Method = Literal["spearman", "pearson", "cosine"]
@@ -77,16 +86,21 @@ def opened(
         For none, for files that are missing or of another kind, for other stimuli or another order
         of them, for a comparator that takes whole RDMs, and for a budget too small to read them.
     """
+    check_method(method)
+    left, right = opened_all(models, "models"), opened_all(brain, "brain")
+    rdms = [*left, *right]
+    check_same_stimuli(rdms)
+    fits(survey_bytes(rdms), budget, f"a pass over {len(rdms)} RDMs")
+    return left, right
+
+
+def check_method(method: str) -> None:
+    """Raise for a comparator that takes whole RDMs."""
     if method not in get_args(Method):
         raise InvalidInputError(
             f"method is {method!r}; RDMs that are read in rows are compared by"
             f" {', '.join(get_args(Method))}"
         )
-    left, right = _opened(models, "models"), _opened(brain, "brain")
-    rdms = [*left, *right]
-    _check_same_stimuli(rdms)
-    fits(survey_bytes(rdms), budget, f"a pass over {len(rdms)} RDMs")
-    return left, right
 
 
 def surveyed(
@@ -99,7 +113,8 @@ def surveyed(
         return survey(values, method, advance), values
 
 
-def _opened(files: Large | Sequence[Large], what: str) -> list[Rows]:
+def opened_all(files: Large | Sequence[Large], what: str) -> list[Rows]:
+    """RDMs that the argument `what` names, opened: of a file all that it holds."""
     alone = not isinstance(files, list | tuple)
     listed = cast("Sequence[Large]", [files] if alone else files)
     found: list[Rows] = []
@@ -110,7 +125,7 @@ def _opened(files: Large | Sequence[Large], what: str) -> list[Rows]:
     return found
 
 
-def _check_same_stimuli(rdms: Sequence[Rows]) -> None:
+def check_same_stimuli(rdms: Sequence[Rows]) -> None:
     """Raise unless all are over the same stimuli in the same order, as far as labels tell."""
     first = rdms[0]
     for rdm in rdms[1:]:
@@ -170,23 +185,32 @@ def survey(values: Sequence[Values], method: str, advance: Advance) -> Survey:
     # Sums are taken about a value near the mean, which they are corrected for at the end.
     shift = np.zeros((k, 1))
     totals, gram, row_sums = np.zeros(k), np.zeros((k, k)), np.zeros((k, n))
-    with ExitStack() as stack:
-        readers = [ahead(v, parts, v.rows) for v in values]
-        for reader in readers:
-            stack.callback(reader.close)
-        for first, last in parts:
-            panel = np.array([next(reader)[2] for reader in readers], dtype=np.float64)
-            if first == 0 and method != "cosine":
-                shift = panel.mean(axis=1, keepdims=True)
-            panel -= shift
-            totals += panel.sum(axis=1)
-            gram += np.einsum("ap,bp->ab", panel, panel)  # BLAS rounds by its threads
-            _add_row_sums(row_sums, panel, first, last)
-            advance(panel.size)
+    for first, last, listed in together(values, parts, [v.rows for v in values]):
+        panel = np.array(listed, dtype=np.float64)
+        del listed  # before the next ones are read
+        if first == 0 and method != "cosine":
+            shift = panel.mean(axis=1, keepdims=True)
+        panel -= shift
+        totals += panel.sum(axis=1)
+        gram += np.einsum("ap,bp->ab", panel, panel)  # BLAS rounds by its threads
+        _add_row_sums(row_sums, panel, first, last)
+        advance(panel.size)
     if not np.isfinite(gram).all():
         bad = int(np.argmin(np.isfinite(np.diag(gram))))
         raise InvalidInputError(f"{values[bad].rows.where}: holds values that are not finite")
     return _finished(values, method, shift[:, 0], totals, gram, row_sums)
+
+
+def together(
+    sources: Sequence[Source], parts: Sequence[tuple[int, int]], rdms: Sequence[Rows]
+) -> Generator[tuple[int, int, list[NDArray[Any]]]]:
+    """Yield first, last and the panels of all sources, as :func:`ahead` yields those of one."""
+    with ExitStack() as stack:
+        readers = [ahead(s, parts, rdm) for s, rdm in zip(sources, rdms, strict=True)]
+        for reader in readers:
+            stack.callback(reader.close)
+        for first, last in parts:
+            yield first, last, [next(reader)[2] for reader in readers]
 
 
 def survey_bytes(rdms: Sequence[Rows]) -> int:
@@ -204,12 +228,17 @@ def fits(needed: int, budget: int, what: str) -> None:
         )
 
 
+def is_ranked(rdm: Rows) -> bool:
+    """Whether its values are ranks already."""
+    return (rdm.measure or "").endswith("ranked")
+
+
 def _held(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(np.float32) if dtype == np.float16 else dtype
 
 
 def _is_to_rank(rdm: Rows, method: str) -> bool:
-    return method == "spearman" and not (rdm.measure or "").endswith("ranked")
+    return method == "spearman" and not is_ranked(rdm)
 
 
 def _add_row_sums(sums: FloatArray, panel: FloatArray, first: int, last: int) -> None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Definition = Literal["rank-average", "average", "squared", "leave-one-out", "split-half"]
-DEFINITIONS: tuple[str, ...] = get_args(Definition)
+DEFINITIONS: tuple[Definition, ...] = get_args(Definition)
 
 # Comparators that are 0 for unrelated RDMs, so that N of them have an upper bound of 1/sqrt(N).
 _CORRELATIONS = ("pearson", "spearman", "rho-a", "corr_cov")
