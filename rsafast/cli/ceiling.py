@@ -11,6 +11,7 @@ from rsafast.cli import _common
 
 if TYPE_CHECKING:
     from rsafast.inference.ceilings.api import Definition, NoiseCeiling
+    from rsafast.inference.groups import By
 
 NAME = "ceiling"
 HELP = (
@@ -24,7 +25,12 @@ FIGURES = (".png", ".pdf", ".svg")
 
 def command(
     ctx: typer.Context,
-    brain: Annotated[Path, typer.Argument(help="Subjects' RDMs: .h5, .npy, .npz, .mat or .csv.")],
+    brain: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Subjects' RDMs: .h5, .npy, .npz, .mat or .csv; with --stream one file or several."
+        ),
+    ],
     method: Annotated[
         str, typer.Option("--method", "-m", help=f"Comparator: {_common.METHODS}.")
     ] = "spearman",
@@ -33,18 +39,32 @@ def command(
     ] = "rank-average",
     regions: Annotated[
         str | None,
-        typer.Option(help="Descriptor that names the region of every RDM.", show_default="none"),
+        typer.Option(
+            help="Descriptor that names the region of every RDM; or one name an RDM, with commas"
+            " between.",
+            show_default="none",
+        ),
     ] = None,
     subjects: Annotated[
         str | None,
         typer.Option(
-            help="Descriptor that names the subject of every RDM.", show_default="each its own"
+            help="The same for the subject of every RDM.", show_default="each its own"
         ),
     ] = None,
     mask: _common.Mask = None,
     splits: Annotated[int, typer.Option(min=1, help="Most splits for split-half.")] = 200,
     seed: Annotated[int, typer.Option(min=0, help="Seed of random splits.")] = 0,
     brain_key: _common.BrainKey = None,
+    stream: Annotated[
+        bool,
+        typer.Option(
+            "--stream",
+            help="Leave RDMs on disk and read them in rows, however large; BRAIN is .h5 of"
+            " `rsafast rdm` or `rsafast rank`.",
+            show_default="off",
+        ),
+    ] = False,
+    memory: _common.Memory = None,
     csv: Annotated[
         Path | None, typer.Option(help="Also write the table to this .csv.", show_default="none")
     ] = None,
@@ -57,19 +77,36 @@ def command(
     """Check the outputs, read, compute, write, print."""
     _common.check_output(csv, "--csv", (".csv",))
     _common.check_output(figure, "--figure", FIGURES)
-    from rsafast.inference.ceilings.api import noise_ceiling
-    from rsafast.io import read_rdms
+    budget = _common.parse_memory(memory)
+    region_of, subject_of = _names(regions), _names(subjects)
+    wanted = _wanted(definition, method, stream)
+    if stream:
+        _check_streamed({"--mask": mask, "--brain-key": brain_key})
+        from rsafast.ondisk.ceiling import noise_ceiling_files
 
-    missing: Literal["error", "allow"] = "error" if mask is None else "allow"
-    rdms = read_rdms(brain, key=brain_key, missing=missing)
-    keep = None if mask is None else _common.read_mask(mask, "--mask")
-    results = [
-        noise_ceiling(
-            rdms, method, cast("Definition", name), regions=regions, subjects=subjects, mask=keep,
-            n_splits=splits, seed=seed,
-        )
-        for name in _wanted(definition, method)
-    ]  # fmt: skip
+        results = [
+            noise_ceiling_files(
+                brain, cast("Any", method), name, regions=region_of, subjects=subject_of,
+                memory_budget=budget,
+            )
+            for name in wanted
+        ]  # fmt: skip
+    else:
+        if len(brain) > 1 or memory is not None:
+            raise typer.BadParameter("several files and --memory need --stream")
+        from rsafast.inference.ceilings.api import noise_ceiling
+        from rsafast.io import read_rdms
+
+        missing: Literal["error", "allow"] = "error" if mask is None else "allow"
+        rdms = read_rdms(brain[0], key=brain_key, missing=missing)
+        keep = None if mask is None else _common.read_mask(mask, "--mask")
+        results = [
+            noise_ceiling(
+                rdms, method, name, regions=region_of, subjects=subject_of, mask=keep,
+                n_splits=splits, seed=seed,
+            )
+            for name in wanted
+        ]  # fmt: skip
     written: list[Path] = ctx.obj
     if csv is not None:
         from rsafast_kernels.atomic import write_text
@@ -82,7 +119,7 @@ def command(
     if as_json:
         _common.print_json(
             {
-                "n_stimuli": rdms.n_stimuli,
+                "n_stimuli": results[0].n_stimuli,
                 "ceilings": _table(results).to_dict("records"),
                 "notes": [note for result in results for note in result.notes],
             }
@@ -93,15 +130,26 @@ def command(
         _common.say(f"wrote {', '.join(map(str, written))}")
 
 
-def _wanted(definition: str, method: str) -> tuple[str, ...]:
-    """Definitions to compute; "all" are those that the comparator has."""
+def _check_streamed(refused: dict[str, object]) -> None:
+    wrong = [name for name, given in refused.items() if given is not None]
+    if wrong:
+        raise typer.BadParameter(f"--stream does not take {' and '.join(wrong)}")
+
+
+def _names(text: str | None) -> By | None:
+    """A descriptor's name, or the names of all RDMs."""
+    return text if text is None or "," not in text else [name.strip() for name in text.split(",")]
+
+
+def _wanted(definition: str, method: str, stream: bool) -> tuple[Definition, ...]:
+    """Definitions to compute; "all" are those that the comparator has, and --stream."""
     if definition != "all":
-        return (definition,)
+        return (cast("Definition", definition),)
     from rsafast.comparators import get_comparator
     from rsafast.inference.ceilings.api import DEFINITIONS as KNOWN
     from rsafast.inference.ceilings.api import SPLITTABLE
 
-    splittable = get_comparator(method).name in SPLITTABLE
+    splittable = get_comparator(method).name in SPLITTABLE and not stream
     return tuple(name for name in KNOWN if name != "split-half" or splittable)
 
 
