@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -19,7 +17,6 @@ from rsafast_kernels.tally import Alternative
 from rsafast._condensed import n_pairs
 from rsafast.cluster import Cluster, connected
 from rsafast.errors import UnsupportedCaseError
-from rsafast.io.store import check_suffix
 from rsafast.memory import parse_bytes
 from rsafast.ondisk import engine
 from rsafast.ondisk.plan import Orbits, Sizes, StreamPlan, choose_orbits, details, make_plan
@@ -35,7 +32,7 @@ from rsafast.ondisk.survey import (
     surveyed,
     values_dtype,
 )
-from rsafast.ondisk.work import Work, resumable
+from rsafast.ondisk.work import resumable_if_named
 from rsafast.permutation.counts import TOLERANCE, Counts, Observed, result_of
 from rsafast.permutation.engines import Plan
 from rsafast.permutation.moments import mean_and_std_of_sums
@@ -132,7 +129,7 @@ def permutation_test_files(
     if tail not in (None, "gpd"):
         raise UnsupportedCaseError(f"tail={tail!r} needs whole matrices; use tail='gpd'")
     task = _task(models, brain, method, n_permutations, ranks, memory_budget)
-    with _resumable(out, (task.key, alternative, tail, seed), resume) as work:
+    with resumable_if_named(out, (task.key, alternative, tail, seed), resume=resume) as work:
         watch = engine.Stopwatch()
         with watch.timing("survey"):
             found, values = surveyed(task.rdms, method, ranks, task.budget, progress)
@@ -152,9 +149,7 @@ def permutation_test_files(
         how = details(plan) | {"stages": watch.seconds}
         result = _result(task, how, counts, observed, tail, asked, int(seed), started)
         if work is not None:
-            finished = work.file.with_name("result.h5")
-            result.save(finished)
-            os.replace(finished, work.file)
+            work.finish(result.save)
     return result
 
 
@@ -242,20 +237,6 @@ def _task(
     task = _Task(left, right, orbits, method, ranks, budget)
     make_plan(orbits, task.sizes(), budget)
     return task
-
-
-@contextmanager
-def _resumable(
-    out: PathInput | None, what: tuple[Any, ...], resume: bool
-) -> Iterator[Work | None]:
-    """Where sums are kept, if anywhere; `what` is computed."""
-    if out is None:
-        yield None
-        return
-    check_suffix(out)
-    key = hashlib.sha256(repr(what).encode()).hexdigest()
-    with resumable(out, key, resume=resume) as work:
-        yield work
 
 
 # ---------------------------------------------------------------- what is compared

@@ -136,7 +136,9 @@ def _taken_up(target: Path, folder: Path, key: str, resume: bool) -> Work:
         # Cut off, or it would become one with the next line, and that another part's number.
         os.truncate(journal, journal.stat().st_size - len(unfinished))
         return Work(target, file, {int(line) for line in lines[1:]}, journal)
-    file.unlink(missing_ok=True)
+    for left in folder.iterdir():
+        if left.name != ".lock":  # what belongs to another key must never be read
+            left.unlink()
     journal.write_text(f"{key}\n", "ascii")
     return Work(target, file, set(), journal)
 

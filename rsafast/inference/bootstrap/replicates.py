@@ -241,7 +241,7 @@ def seeded_draws(
         An unknown factor, none at all, or a factor with a single item to draw from.
     """
     factors, layout = check_factors(resample), study.layout
-    _check_enough(layout, factors)
+    check_enough(layout, factors)
     return Draws(
         n_resamples=n_resamples,
         stimuli=_stream(seed, STIMULI, study.n_stimuli) if "stimuli" in factors else None,
@@ -356,7 +356,8 @@ def check_factors(resample: Sequence[str]) -> tuple[str, ...]:
     return tuple(factor for factor in FACTORS if factor in wanted)
 
 
-def _check_enough(layout: Layout, factors: tuple[str, ...]) -> None:
+def check_enough(layout: Layout, factors: tuple[str, ...]) -> None:
+    """Raise where a factor has a single item to draw from."""
     for factor, numbers, names, what in (
         ("subjects", layout.n_subjects, layout.regions, "region"),
         ("seeds", layout.n_seeds, layout.rules, "rule"),
