@@ -6,6 +6,7 @@ import json
 import math
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,6 +35,27 @@ BrainKey = Annotated[
 Memory = Annotated[
     str | None,
     typer.Option(help="Upper bound on memory, such as 2GB or 500MB; by default chosen."),
+]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        help="Dask cluster that does the work, to the same bits: a scheduler's address such as"
+        " tcp://host:8786, or local for the cores of this machine. --memory is that of a worker.",
+        show_default="none",
+    ),
+]
+Stream = Annotated[
+    bool,
+    typer.Option(
+        "--stream",
+        help="Leave RDMs on disk and read them in rows, however large; they are .h5 of"
+        " `rsafast rdm` or `rsafast rank`.",
+        show_default="off",
+    ),
+]
+Resume = Annotated[
+    bool,
+    typer.Option(help="With --stream and --out: go on where a run that was killed stopped."),
 ]
 Out = Annotated[
     Path | None,
@@ -64,6 +86,21 @@ def parse_memory(text: str | None) -> int | None:
     if size < 10**6:
         raise InvalidInputError(f"--memory {text!r} is below 1 MB; give at least that")
     return size
+
+
+def check_stream(
+    stream: bool, *, refused: Mapping[str, object], needing: Mapping[str, object]
+) -> None:
+    """Raise for options that do not go with --stream, and for those that need it."""
+    wrong = [name for name, given in (refused if stream else needing).items() if given]
+    if wrong:
+        goes = "does not take" if stream else "is needed by"
+        raise typer.BadParameter(f"--stream {goes} {' and '.join(wrong)}")
+
+
+def labels(text: str | None) -> str | list[str] | None:
+    """A descriptor's name, or one label an RDM with commas between."""
+    return text if text is None or "," not in text else [name.strip() for name in text.split(",")]
 
 
 def check_output(path: Path | None, option: str, endings: tuple[str, ...]) -> None:

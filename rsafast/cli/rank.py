@@ -30,6 +30,7 @@ def command(
         bool, typer.Option(help="Go on where a run that was killed stopped, or start anew.")
     ] = True,
     memory: _common.Memory = None,
+    cluster: _common.Cluster = None,
     quiet: _common.Quiet = False,
 ) -> None:
     """Count, look up, write."""
@@ -38,7 +39,7 @@ def command(
 
     ranked = rank_rdm_file(
         source, out, dtype=cast("Ranks", store), resume=resume, progress=not quiet,
-        memory_budget=_common.parse_memory(memory),
+        memory_budget=_common.parse_memory(memory), cluster=cluster,
     )  # fmt: skip
     ctx.obj.append(out)
     if not quiet:

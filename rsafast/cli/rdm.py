@@ -62,6 +62,7 @@ def command(
         bool, typer.Option(help="With --store: go on where a run that was killed stopped.")
     ] = True,
     memory: _common.Memory = None,
+    cluster: _common.Cluster = None,
     quiet: _common.Quiet = False,
 ) -> None:
     """Read, compute, write."""
@@ -70,8 +71,9 @@ def command(
     from rsafast.io import read_descriptors, read_features
 
     budget = _common.parse_memory(memory)
-    if store is None and budget is not None:
-        raise typer.BadParameter("--memory bounds what --store computes; give both")
+    for option, given_option in (("--memory", memory), ("--cluster", cluster)):
+        if store is None and given_option is not None:
+            raise typer.BadParameter(f"{option} is of use with --store alone; give both")
     layers, own_labels = read_features(features, key=key)
     given: dict[str, Any] = {
         "metric": metric,  # compute_rdms checks the word and names the choices
@@ -85,7 +87,7 @@ def command(
 
         stored = compute_rdm_file(
             layers, out, **given, dtype=cast("Stored", store), memory_budget=budget, resume=resume,
-            progress=not quiet,
+            cluster=cluster, progress=not quiet,
         )  # fmt: skip
         ctx.obj.append(out)
         if not quiet:

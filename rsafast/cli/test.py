@@ -52,15 +52,7 @@ def command(
     ] = None,
     engine: Annotated[str, typer.Option(help="auto, orbit, exact or direct.")] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random relabellings.")] = 0,
-    stream: Annotated[
-        bool,
-        typer.Option(
-            "--stream",
-            help="Leave RDMs on disk and read them in rows, however large; MODELS and BRAIN are .h5"
-            " of `rsafast rdm` or `rsafast rank`.",
-            show_default="off",
-        ),
-    ] = False,
+    stream: _common.Stream = False,
     features: Annotated[
         str | None,
         typer.Option(
@@ -76,11 +68,9 @@ def command(
             show_default="off",
         ),
     ] = False,
-    resume: Annotated[
-        bool,
-        typer.Option(help="With --stream and --out: go on where a run that was killed stopped."),
-    ] = True,
+    resume: _common.Resume = True,
     memory: _common.Memory = None,
+    cluster: _common.Cluster = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     keep_null: Annotated[
         bool,
@@ -107,15 +97,17 @@ def command(
     _common.check_output(out, "--out", (".h5", ".hdf5"))
     _common.check_output(csv, "--csv", (".csv",))
     _common.check_output(report, "--report", (".html", ".htm"))
-    _check_stream(
+    _common.check_stream(
         stream,
         refused={
             "--covariates": covariates, "--mask": mask, "--blocks": blocks, "--report": report,
             "--models-key": models_key, "--brain-key": brain_key, "--keep-null": keep_null,
             "--engine": engine != "auto", "--device cuda": device == "cuda",
         },
-        needing={"--features": features, "--dry-run": dry_run},
+        needing={"--features": features, "--dry-run": dry_run, "--cluster": cluster},
     )  # fmt: skip
+    if dry_run and cluster is not None:
+        raise typer.BadParameter("--dry-run takes no --cluster: the plan is made and timed here")
     if stream:
         from rsafast.ondisk.test import permutation_test_files, plan_permutation_test_files
 
@@ -132,7 +124,7 @@ def command(
             return
         result = permutation_test_files(
             **given, alternative=cast("Alternative", alternative), tail=cast("Any", tail),
-            seed=seed, out=out, resume=resume, progress=not quiet,
+            seed=seed, out=out, resume=resume, cluster=cluster, progress=not quiet,
         )  # fmt: skip
         ctx.obj += [out] if out else []
         _save(ctx.obj, result, csv)
@@ -184,14 +176,6 @@ def _sources(path: Path, metric: str | None) -> list[Large]:
         lazy_rdm(values, cast("Metric", metric), labels=labels, name=name)
         for name, values in layers.items()
     ]
-
-
-def _check_stream(stream: bool, refused: dict[str, object], needing: dict[str, object]) -> None:
-    """Raise for options that do not go with --stream, and for those that need it."""
-    wrong = [name for name, given in (refused if stream else needing).items() if given]
-    if wrong:
-        goes = "does not take" if stream else "is needed by"
-        raise typer.BadParameter(f"--stream {goes} {' and '.join(wrong)}")
 
 
 def _save(written: list[Path], result: PermutationResult, *files: Path | None) -> None:
