@@ -93,11 +93,12 @@ def noise_ceiling_files(
     -------
     NoiseCeiling
         For pearson and cosine to some 1e-12 what :func:`rsafast.noise_ceiling` gives. For spearman
-        sums of RDMs are rounded to float32 before they are ranked: equal ones stay equal, and some
-        that differ by less than 1.2e-7 of the sum are tied. Where no more than m of P pairs are
-        tied together by that, a similarity moves by at most m / P, and by far less as a rule, as
-        such errors are unrelated to the other RDM (1e-9 for 10,000 stimuli). Sums of ranks are
-        exact, and so are ties, up to 2**22 pairs times RDMs.
+        sums of RDMs are rounded to float32 before they are ranked: equal ones stay equal, and those
+        that differ by less than 1.2e-7 of themselves may be tied. Where no more than m of P pairs
+        are tied together by that, a similarity moves by about m / P at most, and by less than 1e-8
+        as a rule, as such errors are unrelated to the other RDM. Sums of ranks are exact where
+        RDMs times pairs are at most 2**22. Values that would be equal but for rounding errors, such
+        as distances of binary features, are tied by it and may move a similarity by 1e-3.
 
     Raises
     ------

@@ -42,7 +42,7 @@ _BLOCK = 16  # splits whose mean RDMs are held in memory at a time
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoiseCeiling:
-    """Result of :func:`rsafast.noise_ceiling`; arrays hold one value a region.
+    """Result of :func:`rsafast.noise_ceiling`, in memory or of files; arrays: one value a region.
 
     Attributes
     ----------
