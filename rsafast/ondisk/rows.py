@@ -275,8 +275,7 @@ def ahead(
 ) -> Generator[tuple[int, int, NDArray[Any]]]:
     """Yield first, last and the values of every panel, while the next is being read from `rdm`.
 
-    What is computed is computed by the calling thread: the products of BLAS use the processor as it
-    is, and OpenBLAS rounds otherwise in another thread, where it does not keep to one.
+    What is computed is computed by the calling thread: its products use all processors as it is.
     """
     if isinstance(rdm, LazyRDM):
         for first, last in parts:
