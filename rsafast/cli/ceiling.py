@@ -11,7 +11,6 @@ from rsafast.cli import _common
 
 if TYPE_CHECKING:
     from rsafast.inference.ceilings.api import Definition, NoiseCeiling
-    from rsafast.inference.groups import By
 
 NAME = "ceiling"
 HELP = (
@@ -55,15 +54,7 @@ def command(
     splits: Annotated[int, typer.Option(min=1, help="Most splits for split-half.")] = 200,
     seed: Annotated[int, typer.Option(min=0, help="Seed of random splits.")] = 0,
     brain_key: _common.BrainKey = None,
-    stream: Annotated[
-        bool,
-        typer.Option(
-            "--stream",
-            help="Leave RDMs on disk and read them in rows, however large; BRAIN is .h5 of"
-            " `rsafast rdm` or `rsafast rank`.",
-            show_default="off",
-        ),
-    ] = False,
+    stream: _common.Stream = False,
     memory: _common.Memory = None,
     csv: Annotated[
         Path | None, typer.Option(help="Also write the table to this .csv.", show_default="none")
@@ -78,10 +69,14 @@ def command(
     _common.check_output(csv, "--csv", (".csv",))
     _common.check_output(figure, "--figure", FIGURES)
     budget = _common.parse_memory(memory)
-    region_of, subject_of = _names(regions), _names(subjects)
+    _common.check_stream(
+        stream,
+        refused={"--mask": mask, "--brain-key": brain_key},
+        needing={"--memory": memory, "several files": len(brain) > 1},
+    )
+    region_of, subject_of = _common.labels(regions), _common.labels(subjects)
     wanted = _wanted(definition, method, stream)
     if stream:
-        _check_streamed({"--mask": mask, "--brain-key": brain_key})
         from rsafast.ondisk.ceiling import noise_ceiling_files
 
         results = [
@@ -92,8 +87,6 @@ def command(
             for name in wanted
         ]  # fmt: skip
     else:
-        if len(brain) > 1 or memory is not None:
-            raise typer.BadParameter("several files and --memory need --stream")
         from rsafast.inference.ceilings.api import noise_ceiling
         from rsafast.io import read_rdms
 
@@ -128,17 +121,6 @@ def command(
         _print(results)
     if written:
         _common.say(f"wrote {', '.join(map(str, written))}")
-
-
-def _check_streamed(refused: dict[str, object]) -> None:
-    wrong = [name for name, given in refused.items() if given is not None]
-    if wrong:
-        raise typer.BadParameter(f"--stream does not take {' and '.join(wrong)}")
-
-
-def _names(text: str | None) -> By | None:
-    """A descriptor's name, or the names of all RDMs."""
-    return text if text is None or "," not in text else [name.strip() for name in text.split(",")]
 
 
 def _wanted(definition: str, method: str, stream: bool) -> tuple[Definition, ...]:
