@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from rsafast.inference.trajectory.result import Trajectory
     from rsafast.inference.trajectory.simultaneous import Estimates
     from rsafast.io.readers import read_features, read_rdms
+    from rsafast.ondisk.bootstrap import bootstrap_files
     from rsafast.ondisk.ceiling import noise_ceiling_files
     from rsafast.ondisk.compute import compute_rdm_file
     from rsafast.ondisk.plan import StreamPlan
@@ -105,6 +106,7 @@ _HOME = {
     "average_repeats": "rsafast.inference.structure.design",
     "best_layer": "rsafast.inference.trajectory.best_layer",
     "bootstrap": "rsafast.inference.bootstrap.api",
+    "bootstrap_files": "rsafast.ondisk.bootstrap",
     "bootstrap_cross_validate": "rsafast.inference.models.bootstrap_cv",
     "cluster_test": "rsafast.inference.time.clusters",
     "cohens_d": "rsafast.inference.exact.effects",
@@ -176,6 +178,7 @@ __all__ = [
     "best_layer",
     "bootstrap",
     "bootstrap_cross_validate",
+    "bootstrap_files",
     "cluster_test",
     "cohens_d",
     "compare",

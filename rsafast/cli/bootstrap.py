@@ -24,12 +24,18 @@ EXAMPLE = (
 )
 FIGURES = (".svg", ".pdf", ".png")
 MAX_ROWS = 60
+_LABELS = "or one label an RDM, with commas between."
 
 
 def command(
     ctx: typer.Context,
     models: Annotated[Path, typer.Argument(help="Model RDMs: .h5, .npy, .npz, .mat or .csv.")],
-    brain: Annotated[Path, typer.Argument(help="Brain RDMs, one a subject and region.")],
+    brain: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Brain RDMs, one a subject and region; with --stream one file or several."
+        ),
+    ],
     method: Annotated[
         str, typer.Option("--method", "-m", help=f"Comparator: {_common.METHODS}.")
     ] = "spearman",
@@ -37,19 +43,27 @@ def command(
         str, typer.Option(help="Factors to generalise over: stimuli, subjects, seeds; by commas.")
     ] = "stimuli",
     n_resamples: Annotated[
-        int, typer.Option("--n-resamples", "-n", help="Resamples, at least 100.")
-    ] = 10_000,
+        int | None,
+        typer.Option(
+            "--n-resamples", "-n", help="Resamples, at least 100.",
+            show_default="10,000, with --stream 1,000",
+        ),
+    ] = None,
     rules: Annotated[
-        str | None, typer.Option(help="Descriptor of the models: rule.", show_default="none")
+        str | None,
+        typer.Option(help=f"Descriptor of the models: rule; {_LABELS}", show_default="none"),
     ] = None,
     seeds: Annotated[
-        str | None, typer.Option(help="Descriptor of the models: seed.", show_default="none")
+        str | None,
+        typer.Option(help=f"Descriptor of the models: seed; {_LABELS}", show_default="none"),
     ] = None,
     regions: Annotated[
-        str | None, typer.Option(help="Descriptor of the brain RDMs: region.", show_default="none")
+        str | None,
+        typer.Option(help=f"Descriptor of the brain RDMs: region; {_LABELS}", show_default="none"),
     ] = None,
     subjects: Annotated[
-        str | None, typer.Option(help="Descriptor of the brain RDMs: subject.", show_default="none")
+        str | None,
+        typer.Option(help=f"Descriptor of the brain RDMs: subject; {_LABELS}", show_default="none"),
     ] = None,
     interval: Annotated[str, typer.Option(help="percentile, basic, bca or t.")] = "percentile",
     level: Annotated[float, typer.Option(help="Level of the intervals.")] = 0.95,
@@ -61,7 +75,14 @@ def command(
     ] = False,
     mask: _common.Mask = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random draws.")] = 0,
+    stream: _common.Stream = False,
+    more_models: Annotated[
+        list[Path] | None,
+        typer.Option(help="With --stream: another file of models; repeat.", show_default="none"),
+    ] = None,
+    resume: _common.Resume = True,
     memory: _common.Memory = None,
+    cluster: _common.Cluster = None,
     models_key: _common.ModelsKey = None,
     brain_key: _common.BrainKey = None,
     out: _common.Out = None,
@@ -81,32 +102,52 @@ def command(
     _common.check_output(out, "--out", (".h5", ".hdf5"))
     _common.check_output(csv, "--csv", (".csv",))
     _common.check_output(figure, "--figure", FIGURES)
-    from rsafast.inference.bootstrap.api import bootstrap
-    from rsafast.io import read_rdms
+    _common.check_stream(
+        stream,
+        refused={"--mask": mask, "--models-key": models_key, "--brain-key": brain_key},
+        needing={
+            "several files": more_models or len(brain) > 1, "--cluster": cluster,
+            "--no-resume": not resume,
+        },
+    )  # fmt: skip
+    given: dict[str, Any] = {
+        "method": method,
+        "resample": tuple(word.strip() for word in resample.split(",")),
+        "seed": seed,
+        "rules": _common.labels(rules),
+        "seeds": _common.labels(seeds),
+        "regions": _common.labels(regions),
+        "subjects": _common.labels(subjects),
+        "interval": cast("Interval", interval),
+        "level": level,
+        "ceiling": ceiling,
+        "memory_budget": budget,
+        "progress": not quiet,
+    }
+    if n_resamples is not None:
+        given["n_resamples"] = n_resamples
+    if stream:
+        from rsafast.ondisk.bootstrap import bootstrap_files
 
-    missing: Literal["error", "allow"] = "error" if mask is None else "allow"
-    result = bootstrap(
-        read_rdms(models, key=models_key, missing=missing),
-        read_rdms(brain, key=brain_key, missing=missing),
-        method=method,
-        resample=tuple(word.strip() for word in resample.split(",")),
-        n_resamples=n_resamples,
-        seed=seed,
-        rules=rules,
-        seeds=seeds,
-        regions=regions,
-        subjects=subjects,
-        interval=cast("Interval", interval),
-        level=level,
-        mask=None if mask is None else _common.read_mask(mask, "--mask"),
-        ceiling=ceiling,
-        memory_budget=budget,
-        progress=not quiet,
-    )
+        result = bootstrap_files(
+            [models, *(more_models or ())], brain, **given, out=out, resume=resume, cluster=cluster
+        )
+    else:
+        from rsafast.inference.bootstrap.api import bootstrap
+        from rsafast.io import read_rdms
+
+        missing: Literal["error", "allow"] = "error" if mask is None else "allow"
+        result = bootstrap(
+            read_rdms(models, key=models_key, missing=missing),
+            read_rdms(brain[0], key=brain_key, missing=missing),
+            mask=None if mask is None else _common.read_mask(mask, "--mask"),
+            **given,
+        )
     written: list[Path] = ctx.obj
     for path in (out, csv):
         if path is not None:
-            result.save(path)
+            if not (stream and path == out):
+                result.save(path)
             written.append(path)
     if figure is not None:
         _draw(result, figure)

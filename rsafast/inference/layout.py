@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from rsafast.comparators import FloatArray
 from rsafast.errors import InvalidInputError
-from rsafast.rdms import RDMs
 
 Places = NDArray[np.int64]
 
@@ -88,8 +87,8 @@ def _group_means(
 
 
 def study_layout(
-    models: RDMs,
-    brain: RDMs,
+    models: Named,
+    brain: Named,
     *,
     rules: str | Sequence[Any] | None = None,
     seeds: str | Sequence[Any] | None = None,
@@ -154,6 +153,15 @@ class Described(Protocol):
         ...
 
 
+class Named(Described, Protocol):
+    """The same, with names."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """(k,) names."""
+        ...
+
+
 def labels_of(rdms: Described, by: str | Sequence[Any], role: str) -> list[str]:
     """One label an RDM, from the descriptor called `by` or from `by` itself."""
     if isinstance(by, str):
@@ -174,7 +182,7 @@ def labels_of(rdms: Described, by: str | Sequence[Any], role: str) -> list[str]:
 
 
 def _members(
-    rdms: RDMs, by: str | Sequence[Any] | None, groups: list[str], member: str, group: str
+    rdms: Described, by: str | Sequence[Any] | None, groups: list[str], member: str, group: str
 ) -> list[str]:
     """Label of every RDM within its group (seed in rule, subject in region), none twice."""
     told = by is not None

@@ -8,9 +8,8 @@ values are needed, and ranked by counting, as many pools at a time as memory hol
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +31,8 @@ from rsafast.inference.ceilings.api import (
 )
 from rsafast.inference.groups import By, brain_groups
 from rsafast.memory import parse_bytes
-from rsafast.ondisk.rdm import StoredRDM
 from rsafast.ondisk.rows import Rows, Source, panel_bytes, panels
+from rsafast.ondisk.stack import Stack
 from rsafast.ondisk.survey import (
     Large,
     Method,
@@ -131,7 +130,7 @@ def noise_ceiling_files(
     rdms = opened_all(brain, "brain")
     check_same_stimuli(rdms)
     notes = _check_alike(rdms, definition)
-    groups = brain_groups(_Described(rdms), regions, subjects)
+    groups = brain_groups(Stack(rdms), regions, subjects)
     members = members_of(groups)
     todo = [_Region([rdms[i] for i in m.places], m, method, definition, budget) for m in members]
     for region in todo:
@@ -142,23 +141,6 @@ def noise_ceiling_files(
         get_comparator(method), definition, members, bounds,
         n_stimuli=rdms[0].n_stimuli, pairs=pairs, pairs_of=pairs, notes=groups.notes + notes,
     )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class _Described:
-    """RDMs that are read in rows, by the descriptors that all of them have."""
-
-    rdms: Sequence[Rows]
-
-    @property
-    def n_rdms(self) -> int:
-        return len(self.rdms)
-
-    @property
-    def descriptors(self) -> Mapping[str, NDArray[Any]]:
-        each = [rdm.descriptors if isinstance(rdm, StoredRDM) else {} for rdm in self.rdms]
-        shared = [key for key in each[0] if all(key in known for known in each)]
-        return {key: np.array([known[key] for known in each]) for key in shared}
 
 
 def _check_alike(rdms: Sequence[Rows], definition: str) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from killing import Killed, kill_at_random
 from test_streaming import arrays, assert_same, related
 
 import rsafast as rf
+from rsafast.cli import main
 from rsafast.errors import InvalidInputError, UnsupportedCaseError
 from rsafast.ondisk import bootstrap as module
 from rsafast.ondisk.work import Work
@@ -145,23 +146,20 @@ def dying(patch, after):
     return kept
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("after", [1, 3, 5])
-def test_a_run_that_died_goes_on(tmp_path, monkeypatch, method, after):
+@pytest.mark.parametrize("after", [1, 3, 4])
+def test_a_run_that_died_goes_on(tmp_path, monkeypatch, after):
     monkeypatch.setattr(module, "BLOCK", 100)  # 3 blocks of resamples and one of the jackknife
     models, brain = map(lazy, features(64, 2, 2))
-    given = {"method": method, **OPTIONS}
-    whole = rf.bootstrap_files(models, brain, **given)
+    whole = rf.bootstrap_files(models, brain, **OPTIONS)
     out = tmp_path / "result.h5"
     with monkeypatch.context() as patch:
         dying(patch, after)
-        if after < 5:
-            with pytest.raises(Killed):
-                rf.bootstrap_files(models, brain, out=out, **given)
+        with pytest.raises(Killed):
+            rf.bootstrap_files(models, brain, out=out, **OPTIONS)
     with monkeypatch.context() as patch:
         kept = dying(patch, 100)
-        found = rf.bootstrap_files(models, brain, out=out, **given)
-    assert len(kept) == (4 - after if after < 5 else 4)
+        found = rf.bootstrap_files(models, brain, out=out, **OPTIONS)
+    assert len(kept) == 4 - after
     assert_same(found, whole)
     assert_same(rf.BootstrapResult.load(out), whole)
     assert [path.name for path in tmp_path.iterdir()] == ["result.h5"]
@@ -276,6 +274,40 @@ def test_rdms_of_other_stimuli_and_without_spread_are_refused(tmp_path):
     flat.save(tmp_path / "flat.h5")
     with pytest.raises(InvalidInputError, match=r"flat.h5: has no spread"):
         rf.bootstrap_files(tmp_path / "flat.h5", brain, method="pearson")
+
+
+def test_command_line(tmp_path, capsys):
+    x, y = features(40, 2, 2)
+    a, b = stored(tmp_path, x, "model"), stored(tmp_path, y, "brain")
+    out, table = tmp_path / "result.h5", tmp_path / "table.csv"
+    command = ["bootstrap", a[0].path, b[0].path, b[1].path, "--more-models", a[1].path,
+               "--stream", "-n", 200, "-m", "pearson", "--ceiling", "--rules", "bp,fa",
+               "--regions", "V1,V1", "--subjects", "s1,s2", "--out", out,
+               "--csv", table]  # fmt: skip
+    assert main([str(word) for word in command]) == 0
+    assert "Generalises to new stimuli" in capsys.readouterr().out
+    given = {"rules": ["bp", "fa"], "regions": ["V1", "V1"], "subjects": ["s1", "s2"]}
+    whole = rf.bootstrap_files(
+        a, b, method="pearson", n_resamples=200, ceiling=True, **given
+    )
+    assert_same(rf.BootstrapResult.load(out), whole)
+    assert table.read_text().count("\n") == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--more-models", "b.h5"], "--stream is needed by several files"),
+        (["brain2.h5"], "--stream is needed by several files"),
+        (["--cluster", "local"], "--stream is needed by --cluster"),
+        (["--stream", "--mask", "m.npy"], "--stream does not take --mask"),
+        (["--stream"], "models.h5"),
+    ],
+)
+def test_command_line_refuses_what_does_not_go_together(tmp_path, monkeypatch, capsys, words, told):
+    monkeypatch.chdir(tmp_path)
+    assert main(["bootstrap", "models.h5", "brain.h5", *words]) != 0
+    assert told in " ".join(capsys.readouterr().err.split())
 
 
 RUN = """
