@@ -4,11 +4,15 @@ Usage::
 
     python benchmarks/ondisk.py [--stimuli 92 720 ... 73000] [--folder DIR] [--json]
     python benchmarks/ondisk.py --shuffles 1e3 1e4 ... 1e9 [--stimuli 2000] [--json]
+    python benchmarks/ondisk.py --bootstrap 1000 [--stimuli 2000 10000] [--json]
+    python benchmarks/ondisk.py --mantel 20 [--stimuli 10000] [--json]
 
 The first computes and ranks the RDMs of both sides and tests them with 10^5 relabellings; the
-second tests RDMs of one size with more and more relabellings. Every case runs in a process of its
-own, whose largest resident size is taken. RDMs and ranks are checked against those in memory where
-these fit, and p-values against those of the engine in memory.
+second tests RDMs of one size with more and more relabellings; the third draws resamples of the
+stimuli; the fourth sets a million relabellings beside some permutations of scikit-bio's `mantel`.
+Every case runs in a process of its own, whose largest resident size is taken. RDMs and ranks are
+checked against those in memory where these fit, p-values against those of the engine in memory, and
+so are bootstraps.
 """
 
 import argparse
@@ -114,25 +118,92 @@ def measure_shuffles(n: int, shuffles: int, folder: Path, budget: str) -> dict[s
     return {"stimuli": n, "shuffles": shuffles, **tested(a, b, shuffles, budget)[1]}
 
 
+def measure_bootstrap(n: int, resamples: int, folder: Path, budget: str) -> dict[str, object]:
+    """Figures of bootstraps of one size, in this process."""
+    files = [
+        rf.compute_rdm_file(features_of(n, side), folder / f"{side}.h5") for side in range(2)
+    ]
+    figures: dict[str, object] = {"stimuli": n, "resamples": resamples, "memory_budget": budget}
+    found = {}
+    for method in ("pearson", "spearman"):
+        started = time.perf_counter()
+        found[method] = rf.bootstrap_files(
+            *files, method=method, n_resamples=resamples, memory_budget=budget
+        )
+        figures[f"seconds_{method}"] = time.perf_counter() - started
+        figures["peak_bytes"] = peak_bytes()
+    if n <= CHECKED:
+        whole = [rf.RDMs.load(file.path) for file in files]
+        for method, result in found.items():
+            started = time.perf_counter()
+            in_memory = rf.bootstrap(*whole, method=method, n_resamples=resamples)
+            figures[f"seconds_{method}_in_memory"] = time.perf_counter() - started
+            assert np.abs(result.replicates - in_memory.replicates).max() < 1e-6
+        figures["peak_bytes_in_memory"] = peak_bytes()
+    return figures
+
+
+def measure_mantel(n: int, permutations: int, folder: Path, budget: str) -> dict[str, object]:
+    """A permutation of scikit-bio's `mantel` beside a relabelling of ours, in this process."""
+    from scipy.spatial.distance import squareform
+    from skbio.stats.distance import DistanceMatrix, mantel
+
+    files = [
+        rf.compute_rdm_file(features_of(n, side), folder / f"{side}.h5") for side in range(2)
+    ]
+    started = time.perf_counter()
+    result = rf.permutation_test_files(*files, n_permutations=10**6, memory_budget=budget)
+    ours = time.perf_counter() - started
+    theirs = [DistanceMatrix(squareform(file.values.astype(np.float64))) for file in files]
+    seconds = {}
+    for count in (1, 1 + permutations):
+        started = time.perf_counter()
+        r, _, _ = mantel(*theirs, method="spearman", permutations=count, alternative="greater")
+        seconds[count] = time.perf_counter() - started
+        assert abs(r - result.statistic[0, 0]) < 1e-6
+    each = (seconds[1 + permutations] - seconds[1]) / permutations
+    return {
+        "stimuli": n,
+        "relabellings": result.n_permutations,
+        "seconds_test_with_ranks": ours,
+        "mantel_permutations": permutations,
+        "mantel_seconds_a_permutation": each,
+        "mantel_seconds_of_ranks_and_one": seconds[1],
+        "ratio": each / (ours / result.n_permutations),
+    }
+
+
+MEASURED = {  # option: what it measures, and of which stimuli
+    "shuffles": (measure_shuffles, (2_000,)),
+    "bootstrap": (measure_bootstrap, (2_000, 10_000)),
+    "mantel": (measure_mantel, (10_000,)),
+}
+
+
 def main() -> None:
     """Measure everything in processes of their own; print a table or JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stimuli", type=int, nargs="+")
-    parser.add_argument("--shuffles", type=float, nargs="+")
+    what = parser.add_mutually_exclusive_group()
+    for option in MEASURED:
+        what.add_argument(f"--{option}", type=float, nargs="+")
     parser.add_argument("--budget", default="2GB", help="memory; 12GB was used for 73,000 stimuli")
     parser.add_argument("--folder", type=Path, help="where the files are written, and removed")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    sizes = given.stimuli or ([2_000] if given.shuffles else list(SIZES))
-    cases = [(n, int(k)) for n in sizes for k in given.shuffles or [0]]
+    option, counts = next(
+        ((name, counts) for name in MEASURED if (counts := getattr(given, name))), (None, [0])
+    )
+    sizes = given.stimuli or (SIZES if option is None else MEASURED[option][1])
+    cases = [(n, int(k)) for n in sizes for k in counts]
     if given.here:
         with tempfile.TemporaryDirectory(dir=given.folder) as name:
             (n, k), folder = cases[0], Path(name)
             figures = (
-                measure_shuffles(n, k, folder, given.budget)
-                if k
-                else measure(n, folder, given.budget)
+                measure(n, folder, given.budget)
+                if option is None
+                else MEASURED[option][0](n, k, folder, given.budget)
             )
             print(json.dumps(figures))
         return
@@ -140,7 +211,7 @@ def main() -> None:
     for n, k in cases:
         command = [sys.executable, __file__, "--here", "--stimuli", str(n)]
         command += ["--budget", given.budget]
-        command += ["--shuffles", str(k)] if k else []
+        command += [f"--{option}", str(k)] if option else []
         command += ["--folder", str(given.folder)] if given.folder else []
         ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         rows.append(json.loads(ended.stdout))
@@ -151,6 +222,8 @@ def main() -> None:
 
 def line(row: dict[str, object]) -> str:
     """One case as a row of a Markdown table."""
+    if "stages" not in row:
+        return "| " + " | ".join(f"{name} {value}" for name, value in row.items()) + " |"
     cells = [f"{row['stimuli']:,}", f"{row['relabellings']:,}"]
     cells += [f"{row[k]:.3g} s" for k in ("seconds_two_rdms", "seconds_two_ranks") if k in row]
     cells += [f"{row['seconds_test']:.3g} s"]

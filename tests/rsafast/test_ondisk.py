@@ -347,9 +347,10 @@ def peak_share(seed):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="needs Linux's /proc")
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(int(os.environ.get("RSAFAST_PLANS", "4"))))
 def test_peak_memory_keeps_to_the_budget(seed):
     share, given = peak_share(seed)
+    print(f"{share:.2f} of the budget: {given}")
     assert share < 1.1, given
 
 

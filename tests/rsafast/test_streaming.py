@@ -339,6 +339,7 @@ def test_memory_keeps_to_the_budget_over_random_plans():
             continue
         assert ended.returncode == 0, ended.stderr
         ran += 1
+        print(f"{int(ended.stdout) / budget:.2f} of the budget: {(n, rdms, wanted, budget)}")
         assert int(ended.stdout) <= 1.1 * budget, (n, rdms, wanted, budget)
     assert ran
 
