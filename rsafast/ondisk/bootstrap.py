@@ -257,7 +257,9 @@ class Sampler:
         step = _STEPS / max(self.n_pairs - 1, 1)
         for row, ranks in zip(out, panel, strict=True):
             # What is not in steps yet is a file of ranks.
-            row[:] = ranks if ranks.dtype == np.uint16 else np.rint((ranks - 1.0) * step)
+            if ranks.dtype != np.uint16:
+                ranks = np.rint(np.subtract(ranks, 1.0, dtype=np.float64) * step)
+            row[:] = ranks
         return out
 
     def _scaled(self, panel: list[NDArray[Any]]) -> FloatArray:
@@ -428,7 +430,8 @@ def _at_once(rdms: Sequence[Rows], method: str, working: Sequence[int], budget: 
         Where it does not even hold the lanes of one vector.
     """
     n, k = rdms[0].n_stimuli, len(rdms)
-    lanes = working_bytes(n, LANES, k, ranks=method == "spearman")
-    reading = survey_bytes(rdms) + sum(working)
+    # Counts of stimuli are drawn a block at a time, and copied for what is done with them.
+    lanes = working_bytes(n, LANES, k, ranks=method == "spearman") + LANES * n * 24
+    reading = survey_bytes(rdms) + sum(working) + BLOCK * n * 24
     fits(reading + lanes, budget, f"a bootstrap of {k} RDMs of {n:,} stimuli")
     return min(BLOCK, LANES * ((budget - reading) // lanes))

@@ -24,15 +24,15 @@ typedef std::uint16_t Counts __attribute__((vector_size(lanes * sizeof(std::uint
 using Floats = Simd<float>;
 inline constexpr int float_parts = lanes / static_cast<int>(Floats::width);
 
-inline Counts counts_at(const std::uint16_t* p) {
-    Counts v;
-    std::memcpy(&v, p, sizeof v);
-    return v;
-}
+// By reference: without AVX such a vector has no way of its own to be handed over.
+inline void load_counts(const std::uint16_t* from, Counts& to) { std::memcpy(&to, from, sizeof to); }
 
 // Copies of a pair in 16 resamples. Its two counts are at most 255.
-inline void copies_of(Counts of_row, const std::uint16_t* of_column, Words::type (&out)[word_parts]) {
-    const Counts product = of_row * counts_at(of_column);
+inline void copies_of(const Counts& of_row, const std::uint16_t* of_column,
+                      Words::type (&out)[word_parts]) {
+    Counts product;
+    load_counts(of_column, product);
+    product *= of_row;
 #if defined(__AVX512F__)
     out[0] = Words::type(_mm512_cvtepu16_epi32(__m256i(product)));
 #elif defined(__AVX2__)
@@ -67,7 +67,8 @@ inline void count(const std::uint16_t* values, const Panel& panel, const std::ui
                   std::uint32_t* table) {
     const std::uint16_t* const end = values + panel.pairs();
     for (Index i = panel.first; i < panel.last; ++i) {
-        const Counts of_row = counts_at(weights + i * lanes);
+        Counts of_row;
+        load_counts(weights + i * lanes, of_row);
         const std::uint16_t* at = values + panel.at(i) - (i + 1);
         for (Index j = i + 1; j < panel.n; ++j) {
             fetch_line(table, at + j, end);
@@ -102,20 +103,22 @@ inline void ranks_of_counts(std::uint32_t* table, const double* pairs, double* s
     std::copy(sums, sums + lanes, squares);
 }
 
-// sums[q][lane] += copies * rank of the one RDM * rank of the other, for each of `products` pairs of
-// RDMs. `room` is of rdms * stretch * lanes.
+// Which RDMs are multiplied with which.
 struct Products {
     const std::int32_t* pairs;  // (count, 2) RDMs
     Index count;
 };
 
+// sums[q][lane] += copies * rank of the one RDM * rank of the other, for each of `products`.
+// `room` is of rdms * stretch * lanes.
 inline void multiply_ranks(const std::uint16_t* values, Index rdms, const Panel& panel,
                            const std::uint16_t* weights, const float* tables, Index table_stride,
                            const Products& products, float* room, double* sums) {
     const Index size = panel.pairs();
     std::vector<float> copies(stretch * lanes);
     for (Index i = panel.first; i < panel.last; ++i) {
-        const Counts of_row = counts_at(weights + i * lanes);
+        Counts of_row;
+        load_counts(weights + i * lanes, of_row);
         const std::uint16_t* row = values + panel.at(i) - (i + 1);
         for (Index j = i + 1; j < panel.n; j += stretch) {
             const Index some = std::min(stretch, panel.n - j);
