@@ -23,6 +23,7 @@ from rsafast.cli import main
 from rsafast.comparators import get_comparator
 from rsafast.errors import InvalidInputError, UnsupportedCaseError
 from rsafast.inference.bootstrap import api as module
+from rsafast.inference.bootstrap import resampled
 from rsafast.inference.bootstrap.draws import counts_of, jackknife_counts
 from rsafast.inference.bootstrap.intervals import acceleration, interval, quantile_p, t_test
 from rsafast.inference.bootstrap.replicates import (
@@ -306,6 +307,33 @@ def test_replicates_are_those_of_resamples_written_out(
             weights = np.outer(block.model_counts[r], block.brain_counts[r])[of]
             expected = (scores[of] * weights).sum() / weights.sum()
             np.testing.assert_allclose(got[r, rule, region], expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", ["pearson", "cosine"])
+@pytest.mark.parametrize("values", ["normal", "far from 0", "one far value", "two far", "constant"])
+def test_few_rdms_have_the_scores_of_many(
+    method: str, values: str, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n = 40
+    a, b = rng.random((2, n * (n - 1) // 2)), rng.random((3, n * (n - 1) // 2))
+    if values == "far from 0":
+        a += 1e6
+    elif values == "one far value":
+        b[:, 7] = 1e9
+    elif values == "two far":  # between stimuli of two halves: most resamples of one half lack them
+        b[1] += 1e8 * np.array([i < 20 <= j for i, j in itertools.combinations(range(n), 2)])
+    elif values == "constant":
+        b[2] = 0.1
+    weights = np.stack([np.bincount(rng.integers(0, n, n), minlength=n) for _ in range(30)])
+    weights[0], weights[1, 2:], weights[2, 20:] = 0, 0, 0
+    weights[3, 0] = 300
+    sides = [rf.RDMs.from_vectors(side) for side in (a, b)]
+    got = ResampledComparison(get_comparator(method), *sides).scores(weights)
+    monkeypatch.setattr(resampled, "_FEW", 0)
+    want = ResampledComparison(get_comparator(method), *sides).scores(weights)
+    assert not np.array_equal(got, want)
+    assert np.isfinite(got).any()
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-10)
 
 
 def test_draws_of_subjects_are_shared_by_regions_and_those_of_seeds_are_not_by_rules(

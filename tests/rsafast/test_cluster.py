@@ -25,7 +25,7 @@ import rsafast as rf
 from rsafast.cli import main
 from rsafast.cluster import in_order
 from rsafast.errors import InvalidInputError, RsafastError
-from rsafast.ondisk import compute, plan, ranks, rows, work
+from rsafast.ondisk import bootstrap, compute, plan, ranks, rows, work
 from rsafast.ondisk.plan import choose_orbits
 
 OPTIONS = {"n_permutations": 4_000}
@@ -221,6 +221,17 @@ def test_workers_that_are_killed_change_no_file(tmp_path, monkeypatch):
             np.testing.assert_array_equal(found.values, rdm.values)
             found = rf.rank_rdm_file(rdm, tmp_path / "r.h5", cluster=client)
             np.testing.assert_array_equal(found.values, ranked.values)
+
+
+@pytest.mark.slow
+def test_workers_that_are_killed_change_no_bootstrap(monkeypatch):
+    monkeypatch.setattr(bootstrap, "BLOCK", 48)
+    a, b = related(600, 2)
+    whole = rf.bootstrap_files(lazy(a), lazy(b), n_resamples=500)
+    with killed_workers() as (client, deaths):
+        while len(deaths) < DEATHS:
+            found = rf.bootstrap_files(lazy(a), lazy(b), n_resamples=500, cluster=client)
+            assert_same(found, whole)
 
 
 def _wait(seconds):

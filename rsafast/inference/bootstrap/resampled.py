@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 from numpy.typing import NDArray
 from rsafast_kernels.resample import Products, Resampler
+from rsafast_kernels.resample.streaming import MAX_COUNT, ValueSums
 
 from rsafast.comparators import Comparator, FloatArray
 from rsafast.comparison import compare
@@ -13,6 +16,8 @@ from rsafast.mask import check_complete
 from rsafast.rdms import RDMs
 
 MIN_DISTINCT = 3  # stimuli a resample must hold to have any spread of dissimilarities
+_FEW = 10  # products of two RDMs an RDM, up to which those of all pairs of stimuli cost less
+_SHARE = 1e-4  # of the squares that must be left by centring: errors of 1e-11 at most
 
 
 class ResampledComparison:
@@ -44,13 +49,29 @@ class ResampledComparison:
         self._keep, self._groups = keep, groups
         # Only of vectors of one length is the product with their sum that with their mean.
         self._summed = groups is not None and comparator.normalised and not comparator.concordance
-        self._resampler: Resampler | None = None
-        if not comparator.concordance:
-            self._resampler = Resampler(
-                a.vectors, b.vectors, a.n_stimuli, ranks=comparator.ranks,
-                centred=comparator.centred, whitened=comparator.whitened, keep=keep,
-                groups=groups if self._summed else None,
-            )  # fmt: skip
+        plain = comparator.normalised and not (
+            comparator.ranks or comparator.whitened or comparator.concordance
+        )
+        few = a.n_rdms * b.n_rdms <= _FEW * (a.n_rdms + b.n_rdms)
+        sums = plain and few and groups is None and bool(keep.all())
+        self._values = self._scaled() if sums else None
+        self._resampler = None if sums or comparator.concordance else self._prepared()
+
+    def _prepared(self) -> Resampler:
+        comparator = self._comparator
+        return Resampler(
+            self._a.vectors, self._b.vectors, self._a.n_stimuli, ranks=comparator.ranks,
+            centred=comparator.centred, whitened=comparator.whitened, keep=self._keep,
+            groups=self._groups if self._summed else None,
+        )  # fmt: skip
+
+    def _scaled(self) -> FloatArray:
+        """All values, models first, of length 1 about 0: what little is lost by one pass then."""
+        values = np.concatenate([self._a.vectors, self._b.vectors])
+        if self._comparator.centred:
+            values -= values.mean(axis=1, keepdims=True)
+        norm = np.linalg.norm(values, axis=1, keepdims=True)
+        return np.divide(values, norm, out=values, where=norm > 0)
 
     def scores(self, weights: NDArray[np.integer]) -> FloatArray:
         """Similarity (R, M, N), or (R, M, groups), on the resamples `weights` (R, n).
@@ -58,15 +79,35 @@ class ResampledComparison:
         NaN where the resample leaves an RDM without spread, and in all of a resample of fewer
         than 3 distinct stimuli: the caller counts and reports them.
         """
-        if self._resampler is None:
+        if self._comparator.concordance:
             scores = np.stack([self._written_out(row) for row in weights])
+        elif self._values is not None and weights.max(initial=0) <= MAX_COUNT:
+            scores = self._of_few(self._values, weights)
         else:
-            scores = self._scored(self._resampler(weights))
+            scores = self._exactly(weights)
         if self._groups is not None and not self._summed:
             member = self._groups[:, None] == np.arange(self._groups[-1] + 1)
             scores = scores @ (member / member.sum(axis=0))
         scores[(weights > 0).sum(axis=1) < MIN_DISTINCT] = np.nan
         return scores
+
+    def _of_few(self, values: FloatArray, weights: NDArray[np.integer]) -> FloatArray:
+        """Similarity from sums over all pairs of stimuli, and what these do not tell from more."""
+        models, n = self._a.n_rdms, weights.shape[1]
+        pairs = list(product(range(models), range(models, len(values))))
+        sums = ValueSums(weights, len(values), pairs, centred=self._comparator.centred)
+        sums.multiply(values, 0, n)
+        scores = sums.correlations().reshape(len(weights), models, -1)
+        cancelled = sums.smallest_share() < _SHARE
+        if cancelled.any():
+            scores[cancelled] = self._exactly(weights[cancelled])
+        return scores
+
+    def _exactly(self, weights: NDArray[np.integer]) -> FloatArray:
+        """Similarity from the pairs that each resample holds, written side by side."""
+        if self._resampler is None:
+            self._resampler = self._prepared()
+        return self._scored(self._resampler(weights))
 
     def _scored(self, got: Products) -> FloatArray:
         if not self._comparator.normalised:
