@@ -12,11 +12,13 @@ from rsafast_kernels.resample.streaming import MAX_COUNT, ValueSums
 from rsafast.comparators import Comparator, FloatArray
 from rsafast.comparison import compare
 from rsafast.errors import InvalidInputError
+from rsafast.inference.bootstrap.draws import blocks
 from rsafast.mask import check_complete
 from rsafast.rdms import RDMs
 
 MIN_DISTINCT = 3  # stimuli a resample must hold to have any spread of dissimilarities
 _FEW = 10  # products of two RDMs an RDM, up to which those of all pairs of stimuli cost less
+_TOGETHER = 256  # resamples whose sums stay in a cache
 _SHARE = 1e-4  # of the squares that must be left by centring: errors of 1e-11 at most
 
 
@@ -93,14 +95,18 @@ class ResampledComparison:
 
     def _of_few(self, values: FloatArray, weights: NDArray[np.integer]) -> FloatArray:
         """Similarity from sums over all pairs of stimuli, and what these do not tell from more."""
-        models, n = self._a.n_rdms, weights.shape[1]
-        pairs = list(product(range(models), range(models, len(values))))
-        sums = ValueSums(weights, len(values), pairs, centred=self._comparator.centred)
-        sums.multiply(values, 0, n)
-        scores = sums.correlations().reshape(len(weights), models, -1)
-        cancelled = sums.smallest_share() < _SHARE
-        if cancelled.any():
-            scores[cancelled] = self._exactly(weights[cancelled])
+        models, brains = self._a.n_rdms, self._b.n_rdms
+        pairs = list(product(range(models), range(models, models + brains)))
+        scores = np.empty((len(weights), models, brains))
+        for first, last in blocks(len(weights), _TOGETHER):
+            some = weights[first:last]
+            sums = ValueSums(some, len(values), pairs, centred=self._comparator.centred)
+            sums.multiply(values, 0, weights.shape[1])
+            found = sums.correlations().reshape(-1, models, brains)
+            cancelled = sums.smallest_share() < _SHARE
+            if cancelled.any():
+                found[cancelled] = self._exactly(some[cancelled])
+            scores[first:last] = found
         return scores
 
     def _exactly(self, weights: NDArray[np.integer]) -> FloatArray:
