@@ -313,7 +313,7 @@ def test_command_line_refuses_what_does_not_go_together(tmp_path, monkeypatch, c
 RUN = """
 import sys
 import numpy as np, rsafast as rf
-x = np.random.default_rng(0).standard_normal((3, 1500, 64)).astype(np.float32)
+x = np.random.default_rng(0).standard_normal((3, 900, 64)).astype(np.float32)
 a, *b = map(rf.lazy_rdm, x)
 rf.bootstrap_files(a, b, n_resamples=2_000, resample=("stimuli", "subjects"),
                    out=sys.argv[1] + "/result.h5")

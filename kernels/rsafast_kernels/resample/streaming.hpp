@@ -160,6 +160,8 @@ using Doubles = Simd<double>;
 inline constexpr Index tile_lanes = 2 * static_cast<Index>(Doubles::width);
 inline constexpr int tile_rows = 6;    // of quantities: 12 sums in registers
 inline constexpr Index columns = 256;  // of a block: its weights, 32 kB, stay in a cache
+inline constexpr Index share = 4;      // groups of one task, which makes its products by itself:
+                                       // threads that wait for each other stand still on busy machines
 
 // out[q][lane] += sum over columns of z[q][column] * weights[column][lane].
 template <int rows>
@@ -207,25 +209,22 @@ inline void quantities_of(const double* values, Index rdms, Index size, Index at
         std::copy_n(values + m * size + at, length, z);
 }
 
-// sums[group][quantity][lane] grows by what the rows of a panel hold. Every row is summed by itself, so
-// that it does not matter which rows come together.
+// sums[group][quantity][lane] grows by what the rows of a panel hold, for some groups of resamples.
+// Every row is summed by itself, so that it does not matter which rows come together.
 inline void add_values(const double* values, Index rdms, const Panel& panel, const double* weights,
-                       Index groups, const Products& products, double* sums, int threads) {
+                       Index groups, const Products& products, double* sums) {
     const Index size = panel.pairs(), quantities = products.count + rdms, of_group = quantities * lanes;
-    const Index at_once = std::max<Index>(1, 128 / quantities);  // rows: 256 kB of quantities
+    const Index at_once = std::max<Index>(1, 64 / quantities);  // rows: 128 kB of quantities
     std::vector<double> z(at_once * quantities * columns), of_rows(groups * at_once * of_group);
-#pragma omp parallel num_threads(threads)
     for (Index i = panel.first; i < panel.last; i += at_once) {
         const Index rows = std::min(at_once, panel.last - i);
         for (Index block = (i + 1) / columns * columns; block < panel.n; block += columns) {
             const Index end = std::min(block + columns, panel.n);
             const auto begin = [&](Index r) { return std::max(block, i + r + 1); };
-#pragma omp for schedule(static)
             for (Index r = 0; r < rows; ++r)
                 if (begin(r) < end)
                     quantities_of(values, rdms, size, panel.at(i + r) + begin(r) - (i + r + 1),
                                   end - begin(r), products, z.data() + r * quantities * columns);
-#pragma omp for schedule(static)
             for (Index g = 0; g < groups; ++g)
                 for (Index r = 0; r < rows; ++r)
                     if (begin(r) < end)
@@ -233,7 +232,6 @@ inline void add_values(const double* values, Index rdms, const Panel& panel, con
                                   weights + (g * panel.n + begin(r)) * lanes, end - begin(r),
                                   of_rows.data() + (g * at_once + r) * of_group);
         }
-#pragma omp for schedule(static)
         for (Index g = 0; g < groups; ++g)
             for (Index r = 0; r < rows; ++r) {
                 double* row = of_rows.data() + (g * at_once + r) * of_group;
@@ -291,9 +289,12 @@ inline void bind_values(Array<const double> values, Index first, Index last,
     const Panel panel{static_cast<Index>(weights.shape(1)), first, last};
     const Products products{pairs.data(), static_cast<Index>(pairs.shape(0))};
     const Index groups = weights.shape(0);
+    const Index rdms = values.shape(0), of_group = (products.count + rdms) * lanes;
     nb::gil_scoped_release release;
-    add_values(values.data(), values.shape(0), panel, weights.data(), groups, products, sums.data(),
-               threads);
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
+    for (Index first = 0; first < groups; first += share)
+        add_values(values.data(), rdms, panel, weights.data() + first * panel.n * lanes,
+                   std::min(share, groups - first), products, sums.data() + first * of_group);
 }
 
 inline void bind(nb::module_& m) {
