@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from rsafast_kernels.atomic import PathInput
 from rsafast_kernels.resample.streaming import (
     LANES,
-    MAX_COUNT,
     RankSums,
     ValueSums,
     working_bytes,
@@ -400,9 +399,9 @@ class _PooledCeiling:
         return [pooled_by_region(self.layout, agreement, counts) for counts in brain]
 
 
-def _small(weights: Counts) -> NDArray[np.uint8]:
-    """Counts as they travel."""
-    return np.minimum(weights, MAX_COUNT).astype(np.uint8)
+def _small(weights: Counts) -> NDArray[Any]:
+    """Counts as they travel: a byte each as a rule."""
+    return weights.astype(np.min_scalar_type(int(weights.max(initial=0))))
 
 
 def _name_of(weights: Counts) -> str:
@@ -411,7 +410,7 @@ def _name_of(weights: Counts) -> str:
 
 
 def _correlated_there(
-    sampler: Sampler, weights: NDArray[np.uint8], expected: list[str]
+    sampler: Sampler, weights: NDArray[Any], expected: list[str]
 ) -> FloatArray:
     """The work of one task of a cluster."""
     check_bits(sampler.rdms, expected)
