@@ -1,13 +1,11 @@
 """Bootstraps of RDMs that are read in rows: what those in memory find, at any budget."""
 
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-from distributed import Client, LocalCluster
 from killing import Killed, kill_at_random
+from peaks import needs_peaks, peak_of
 from test_streaming import arrays, assert_same, related
 
 import rsafast as rf
@@ -189,15 +187,6 @@ def test_other_data_or_no_resume_start_anew_and_more_resamples_go_on(tmp_path, m
     assert kept_after_death(models, resume=False) == 4
 
 
-@pytest.fixture(scope="module")
-def inline():
-    with (
-        LocalCluster(2, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
-
-
 @pytest.mark.parametrize("method", METHODS)
 def test_a_cluster_gives_the_same_bits(tmp_path, monkeypatch, inline, method):
     monkeypatch.setattr(module, "BLOCK", 48)
@@ -332,7 +321,6 @@ def test_killed_at_random_moments_the_result_is_the_same(tmp_path):
 
 
 PEAK = """
-import resource, sys
 import numpy as np, rsafast as rf
 n, rdms, budget, method = [*map(int, sys.argv[1:4]), sys.argv[4]]
 rng = np.random.default_rng(0)
@@ -340,27 +328,25 @@ x = rng.standard_normal((2 * rdms, n, 16)).astype(np.float32)
 small = rng.standard_normal((2, 60, 16)).astype(np.float32)
 rf.bootstrap_files(*map(rf.lazy_rdm, small), method=method, n_resamples=100)
 sources = [rf.lazy_rdm(features, name=str(i)) for i, features in enumerate(x)]
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-rf.bootstrap_files(sources[:rdms], sources[rdms:], method=method, n_resamples=260,
-                   memory_budget=budget)
-print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+with measured():
+    rf.bootstrap_files(sources[:rdms], sources[rdms:], method=method, n_resamples=260,
+                       memory_budget=budget)
 """
 
 
 @pytest.mark.slow
+@needs_peaks
 def test_memory_keeps_to_the_budget_over_random_plans():
     rng = np.random.default_rng(5)
     ran = 0
     for _ in range(int(os.environ.get("RSAFAST_PLANS", "3"))):
         n, rdms = int(rng.integers(300, 2500)), int(rng.integers(1, 4))
         budget, method = int(rng.uniform(1e8, 8e8)), str(rng.choice(METHODS))
-        command = [sys.executable, "-c", PEAK, *map(str, (n, rdms, budget)), method]
-        ended = subprocess.run(command, capture_output=True, text=True, check=False)
-        if "memory_budget" in ended.stderr:
+        peak = peak_of(PEAK, n, rdms, budget, method)
+        if peak is None:
             continue
-        assert ended.returncode == 0, ended.stderr
         ran += 1
-        share = int(ended.stdout) / budget
+        share = peak / budget
         print(f"{method} of {2 * rdms} RDMs, n = {n}: {share:.2f} of {budget / 1e6:.0f} MB")
         assert share <= 1.1, (n, rdms, budget, method)
     assert ran

@@ -1,13 +1,11 @@
 """Noise ceilings of RDMs that are read in rows: those of RDMs in memory, within a budget."""
 
 import json
-import os
 import pickle
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from peaks import needs_peaks, peak_of
 
 import rsafast as rf
 from rsafast.cli import main
@@ -217,11 +215,8 @@ def test_a_budget_that_is_too_small_is_said(tmp_path, monkeypatch):
 
 
 PEAK = """
-import re, sys
 import numpy as np, rsafast as rf
 n, count, budget, kind, definition, folder = *map(int, sys.argv[1:4]), *sys.argv[4:]
-def resident(what):
-    return int(re.search(what + r":\\s+(\\d+) kB", open("/proc/self/status").read())[1]) * 1024
 rng = np.random.default_rng(0)
 shared = rng.standard_normal((n, 16))
 rdms = []
@@ -230,15 +225,13 @@ for i in range(count):
     rdms.append(rf.lazy_rdm(x) if kind == "lazy" else
                 rf.compute_rdm_file(x, f"{folder}/{i}.h5", dtype=kind))
 rf.noise_ceiling_files([rf.lazy_rdm(rng.random((60, 5), "f4")) for _ in range(2)])
-open("/proc/self/clear_refs", "w").write("5")  # the largest size so far is forgotten
-before = resident("VmRSS")
-rf.noise_ceiling_files(rdms, "spearman", definition, memory_budget=budget)
-print(resident("VmHWM") - before)
+with measured():
+    rf.noise_ceiling_files(rdms, "spearman", definition, memory_budget=budget)
 """
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="needs Linux's /proc")
+@needs_peaks
 @pytest.mark.parametrize(
     ("n", "count", "budget", "kind", "definition"),
     [
@@ -249,12 +242,9 @@ print(resident("VmHWM") - before)
     ],
 )
 def test_peak_memory_keeps_to_the_budget(tmp_path, n, count, budget, kind, definition):
-    given = [n, count, budget * 10**6, kind, definition, tmp_path]
-    ended = subprocess.run(
-        [sys.executable, "-c", PEAK, *map(str, given)], capture_output=True, text=True, check=False
-    )
-    assert ended.returncode == 0, ended.stderr
-    assert int(ended.stdout) <= 1.1 * budget * 10**6
+    peak = peak_of(PEAK, n, count, budget * 10**6, kind, definition, tmp_path)
+    assert peak is not None
+    assert peak <= 1.1 * budget * 10**6
 
 
 # ---- what has no ceiling -------------------------------------------------------------------------

@@ -43,16 +43,6 @@ def many_tasks(monkeypatch):
     monkeypatch.setattr("rsafast.ondisk.test.make_plan", lambda *_: made)
 
 
-@pytest.fixture(scope="module")
-def inline():
-    """A cluster in this process: nothing but the scheduling of a real one."""
-    with (
-        LocalCluster(2, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
-
-
 @pytest.mark.usefixtures("many_tasks")
 def test_a_cluster_gives_the_same_bits(tmp_path, inline):
     a, b = related(404, 2)
