@@ -45,6 +45,11 @@ def features_of(n: int, side: int) -> np.ndarray:
     return shared @ rng.standard_normal((16, CHANNELS), np.float32) + np.float32(20) * noise
 
 
+def rdm_files(n: int, folder: Path) -> list[rf.StoredRDM]:
+    """RDMs of both sides."""
+    return [rf.compute_rdm_file(features_of(n, side), folder / f"{side}.h5") for side in range(2)]
+
+
 def measure(n: int, folder: Path, budget: str) -> dict[str, object]:
     """Figures of one size, in this process."""
     seconds = {"rdm": 0.0, "ranks": 0.0}
@@ -111,18 +116,15 @@ def agree(result: rf.PermutationResult, other: rf.PermutationResult) -> None:
 def measure_shuffles(n: int, shuffles: int, folder: Path, budget: str) -> dict[str, object]:
     """Figures of a test of one size, in this process."""
     a, b = (
-        rf.rank_rdm_file(rf.compute_rdm_file(features_of(n, side), folder / f"{side}.h5"),
-                         folder / f"{side}-ranks.h5")
-        for side in range(2)
-    )  # fmt: skip
+        rf.rank_rdm_file(rdm, folder / f"{side}-ranks.h5")
+        for side, rdm in enumerate(rdm_files(n, folder))
+    )
     return {"stimuli": n, "shuffles": shuffles, **tested(a, b, shuffles, budget)[1]}
 
 
 def measure_bootstrap(n: int, resamples: int, folder: Path, budget: str) -> dict[str, object]:
     """Figures of bootstraps of one size, in this process."""
-    files = [
-        rf.compute_rdm_file(features_of(n, side), folder / f"{side}.h5") for side in range(2)
-    ]
+    files = rdm_files(n, folder)
     figures: dict[str, object] = {"stimuli": n, "resamples": resamples, "memory_budget": budget}
     found = {}
     for method in ("pearson", "spearman"):
@@ -148,9 +150,7 @@ def measure_mantel(n: int, permutations: int, folder: Path, budget: str) -> dict
     from scipy.spatial.distance import squareform
     from skbio.stats.distance import DistanceMatrix, mantel
 
-    files = [
-        rf.compute_rdm_file(features_of(n, side), folder / f"{side}.h5") for side in range(2)
-    ]
+    files = rdm_files(n, folder)
     started = time.perf_counter()
     result = rf.permutation_test_files(*files, n_permutations=10**6, memory_budget=budget)
     ours = time.perf_counter() - started

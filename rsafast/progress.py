@@ -55,13 +55,13 @@ def track(total: int, what: str, enabled: bool) -> Iterator[Advance]:
 
 
 class Share:
-    """Progress of `items` that are done together, told in shares of the work on them."""
+    """Progress of items that are done together, told in shares of the work; one is of `items`."""
 
     def __init__(self, advance: Advance, items: float) -> None:
         self._advance, self._items, self._done, self._told = advance, items, 0.0, 0
 
     def __call__(self, share: float) -> None:
-        """So much more of the work is done; 1 is all of it."""
+        """So much more of the work is done."""
         self._done += share * self._items
         whole = round(self._done) - self._told
         self._told += whole

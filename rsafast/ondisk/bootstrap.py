@@ -331,7 +331,8 @@ class StoredStudy:
         self, stimuli: Source, spans: Iterable[tuple[int, int]], advance: Advance
     ) -> Iterator[tuple[FloatArray, FloatArray | None]]:
         """Yield scores (R, M, N), and agreement, of draws start..stop of the stimuli."""
-        spans, known = list(spans), [self._known(stimuli(*span)) for span in spans]
+        spans = list(spans)
+        known = [self._known(stimuli, span) for span in spans]
         missing = [span for span, values in zip(spans, known, strict=True) if values is None]
         found = self._correlated(stimuli, missing, advance)
         for span, values in zip(spans, known, strict=True):
@@ -345,11 +346,12 @@ class StoredStudy:
             values[(weights > 0).sum(axis=1) < MIN_DISTINCT] = np.nan
             yield self._unfolded(values)
 
-    def _known(self, weights: Counts) -> FloatArray | None:
+    def _known(self, stimuli: Source, span: tuple[int, int]) -> FloatArray | None:
         """What an earlier run found on these resamples."""
-        if self.work is None or not self.work.beside(_name_of(weights)).exists():
+        if self.work is None or not self.work.done:
             return None
-        return np.asarray(np.load(self.work.beside(_name_of(weights)), allow_pickle=False))
+        file = self.work.beside(_name_of(stimuli(*span)))
+        return np.asarray(np.load(file, allow_pickle=False)) if file.exists() else None
 
     def _correlated(
         self, stimuli: Source, spans: list[tuple[int, int]], advance: Advance
@@ -393,9 +395,8 @@ class _PooledCeiling:
         self, block: ScoreBlock | None, brain: Sequence[Counts | None]
     ) -> list[FloatArray]:
         """Bounds on resamples: see `rsafast.inference.bootstrap.replicates.Ceiling`."""
-        agreement = self.agreement[None]
-        if block is not None and block.agreement is not None:
-            agreement = block.agreement
+        agreement = self.agreement[None] if block is None else block.agreement
+        assert agreement is not None  # a study that has a ceiling makes it with the scores
         return [pooled_by_region(self.layout, agreement, counts) for counts in brain]
 
 

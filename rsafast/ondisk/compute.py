@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -114,9 +113,8 @@ def compute_rdm_file(
         )
     rdm = lazy_of(patterns, metric, normalize, name or own_name)
     what = (rdm.identity, dtype, rdm.labels, rdm.name, hdf5.FORMAT)
-    key = hashlib.sha256(repr(what).encode()).hexdigest()
     with (
-        resumable(path, key, resume=resume) as work,
+        resumable(path, what, resume=resume) as work,
         nullcontext() if cluster is None else connected(cluster) as client,
     ):
         if not work.done:

@@ -25,7 +25,7 @@ from rsafast.ondisk.work import Work
 from rsafast.permutation.counts import Counts
 from rsafast.permutation.engines import PERMUTED, Block, fixed_relabelings
 from rsafast.permutation.statistics import Index
-from rsafast.progress import Advance
+from rsafast.progress import Advance, Share
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -193,7 +193,7 @@ def run(
             advance(size)
             continue
         tile = Tile(orbits.n_stimuli, orbits.units, sides, indices)
-        progress = _Share(advance, size, len(orbits.parts))
+        progress = Share(advance, size / len(orbits.parts))
         # The sums have no name here: those of one tile are gone before the next one begins.
         yield from _blocks(
             _summed(plan, number, tile, checkpoint, watch, progress, client), tile, orbits, watch
@@ -313,16 +313,3 @@ def _filled(
                 streaming.fill(panel, first, last, relabeling, diagonals, out[k * count + m])
             progress(2 * len(panel) / (n * (n - 1)) / count)
     return out
-
-
-class _Share:
-    """Progress of a tile in relabellings, told in parts of the diagonals."""
-
-    def __init__(self, advance: Advance, size: int, parts: int) -> None:
-        self.advance, self.each, self.done, self.told = advance, size / parts, 0.0, 0
-
-    def __call__(self, parts: float) -> None:
-        self.done += parts * self.each
-        items = round(self.done) - self.told
-        self.told += items
-        self.advance(items)

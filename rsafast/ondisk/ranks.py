@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
@@ -92,7 +91,7 @@ def rank_rdm_file(
     rdm = source if isinstance(source, StoredRDM) else open_rdm(source)
     budget = parse_bytes(memory_budget)
     with (
-        resumable(path, _key(rdm, dtype), resume=resume) as work,
+        resumable(path, (rdm.identity, dtype, hdf5.FORMAT, _BLOCK), resume=resume) as work,
         nullcontext() if cluster is None else connected(cluster) as client,
         track(3 * len(rdm.values), f"ranks of {rdm.n_stimuli:,} stimuli", progress) as advance,
     ):
@@ -234,8 +233,3 @@ def _blocks(rdm: StoredRDM) -> list[range]:
     """Numbers of the values, some at a time."""
     size = len(rdm.values)
     return [range(start, min(start + _BLOCK, size)) for start in range(0, size, _BLOCK)]
-
-
-def _key(rdm: StoredRDM, dtype: str) -> str:
-    """What a file in the making must agree on."""
-    return hashlib.sha256(repr((rdm.identity, dtype, hdf5.FORMAT, _BLOCK)).encode()).hexdigest()

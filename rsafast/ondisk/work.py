@@ -27,7 +27,7 @@ class Work:
     target : where it will be.
     file : the unfinished file.
     done : numbers of the parts that are safely in it.
-    journal : text file of `key`, then one line a part.
+    journal : text file of a key that says what is computed, then one line a part.
     """
 
     target: Path
@@ -88,21 +88,21 @@ def resumable_if_named(
         yield None
         return
     check_suffix(path)
-    with resumable(path, hashlib.sha256(repr(what).encode()).hexdigest(), resume=resume) as work:
+    with resumable(path, what, resume=resume) as work:
         yield work
 
 
 @contextmanager
-def resumable(path: PathInput, key: str, *, resume: bool) -> Iterator[Work]:
+def resumable(path: PathInput, what: tuple[Any, ...], *, resume: bool) -> Iterator[Work]:
     """Yield a file in the making; it becomes `path` if the block succeeds.
 
     Parts that are done when the block fails, or when the process is killed, are taken up by the
-    next call of the same `key`.
+    next call of the same `what`.
 
     Parameters
     ----------
     path : file to be written; one that exists is replaced at the end, and kept on any failure
-    key : says what is computed, of what, into which layout
+    what : what is computed, of what, into which layout; its ``repr`` tells it from others
     resume : False starts anew
 
     Raises
@@ -110,7 +110,7 @@ def resumable(path: PathInput, key: str, *, resume: bool) -> Iterator[Work]:
     InvalidInputError
         Where the folder cannot be written, and while another process writes the same file.
     """
-    target = check_writable(path)
+    target, key = check_writable(path), hashlib.sha256(repr(what).encode()).hexdigest()
     folder = target.with_name(f".{target.name}.partial")
     with alone(folder, f"is writing {target}"):
         if not (folder / ".lock").exists():

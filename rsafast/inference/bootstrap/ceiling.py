@@ -36,6 +36,13 @@ Places = NDArray[np.int64]
 class ResampledCeiling:
     """Noise ceilings of every region of a study, prepared once for any number of resamples.
 
+    Parameters
+    ----------
+    comparator : see `rsafast.comparators`.
+    layout : regions and subjects of the brain RDMs.
+    brain : (N, pairs) dissimilarities of `n` stimuli.
+    keep : (pairs,) pairs that count.
+
     Raises
     ------
     UnsupportedCaseError
