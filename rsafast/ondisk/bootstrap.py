@@ -159,25 +159,27 @@ def bootstrap_files(
     rdms = [*left, *right]
     _at_once(rdms, method, [rdm.working_bytes for rdm in rdms], budget)
     what = ("bootstrap", [rdm.identity for rdm in rdms], len(left), method, ceiling)
-    with resumable_if_named(out, what, resume=resume) as work:
+    with (
+        resumable_if_named(out, what, resume=resume) as work,
+        nullcontext() if cluster is None else connected(cluster) as client,
+    ):
         found, values = surveyed(rdms, method, "uint16", budget, progress)
         working = [v.source.working_bytes for v in values]
-        with nullcontext() if cluster is None else connected(cluster) as client:
-            sampler = Sampler.of(values, found, method, len(left), ceiling=ceiling)
-            study = StoredStudy(
-                sampler=sampler,
-                layout=layout,
-                observed=_observed(sampler, found),
-                agreement=found.similarity[len(left) :, len(left) :],
-                at_once=_at_once(rdms, method, working, budget),
-                work=work,
-                client=client,
-            )
-            draws = seeded_draws(study, factors, int(n_resamples), int(seed))
-            result = bootstrap_of(
-                study, draws, interval_kind=interval, level=float(level), ceiling=ceiling,
-                seed=int(seed), memory_budget=budget, progress=progress,
-            )  # fmt: skip
+        sampler = Sampler.of(values, found, method, len(left), ceiling=ceiling)
+        study = StoredStudy(
+            sampler=sampler,
+            layout=layout,
+            observed=_observed(sampler, found),
+            agreement=found.similarity[len(left) :, len(left) :],
+            at_once=_at_once(rdms, method, working, budget),
+            work=work,
+            client=client,
+        )
+        draws = seeded_draws(study, factors, int(n_resamples), int(seed))
+        result = bootstrap_of(
+            study, draws, interval_kind=interval, level=float(level), ceiling=ceiling,
+            seed=int(seed), memory_budget=budget, progress=progress,
+        )  # fmt: skip
         if work is not None:
             work.finish(result.save)
     return result

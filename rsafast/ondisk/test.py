@@ -129,7 +129,10 @@ def permutation_test_files(
     if tail not in (None, "gpd"):
         raise UnsupportedCaseError(f"tail={tail!r} needs whole matrices; use tail='gpd'")
     task = _task(models, brain, method, n_permutations, ranks, memory_budget)
-    with resumable_if_named(out, (task.key, alternative, tail, seed), resume=resume) as work:
+    with (
+        resumable_if_named(out, (task.key, alternative, tail, seed), resume=resume) as work,
+        nullcontext() if cluster is None else connected(cluster) as client,
+    ):
         watch = engine.Stopwatch()
         with watch.timing("survey"):
             found, values = surveyed(task.rdms, method, ranks, task.budget, progress)
@@ -138,10 +141,7 @@ def permutation_test_files(
         counts = Counts.start(observed, alternative, tail)
         checkpoint = engine.Checkpoint(work, counts, plan)
         sides = engine.sides(values, len(task.models), found, seed)
-        with (
-            nullcontext() if cluster is None else connected(cluster) as client,
-            track(task.orbits.n_permutations, "relabellings", progress) as advance,
-        ):
+        with track(task.orbits.n_permutations, "relabellings", progress) as advance:
             for block in engine.run(plan, sides, checkpoint, watch, advance, client):
                 counts.add(block)
         counts.check()
