@@ -84,12 +84,25 @@ def summed(vectors, relabeled, units, n, *, edges=None, share=None, dtype=np.flo
 def expected(vectors, relabeled, units, n):
     a, b = (np.array([squareform(v.astype(float)) for v in side]) for side in vectors)
     g, r = relabeled
-    out = []
-    for unit in units:
-        back = pow(int(unit), -1, n) * np.arange(n) % n
-        out.append(orbit_products(a, b, g, np.ascontiguousarray(r[:, back])))
-    stacked = np.stack(out, axis=-2)  # (I, M, J, N, units, n)
-    return stacked.reshape(len(g) * len(a), len(r) * len(b), len(units), n)
+    inverse = [pow(int(unit), -1, n) * np.arange(n) % n for unit in units]
+    fixed = [[m[np.ix_(h[back], h[back])] / 2 for back in inverse] for h in r for m in b]
+    out = np.empty((len(g) * len(a), len(r) * len(b), len(units), n))
+    for i, (h, m) in enumerate((h, m) for h in g for m in a):
+        # Rows and columns s to s + n of the relabelled matrix beside itself are its shift by s.
+        wide = np.tile(m[np.ix_(h, h)], (2, 2))
+        for s in range(n):
+            out[i, ..., s] = np.tensordot(fixed, wide[s : s + n, s : s + n], 2)
+    return out
+
+
+@pytest.mark.parametrize("n", [2, 3, 8, 25])
+def test_shifts_written_out_are_the_orbit(rng, n):
+    pairs = n * (n - 1) // 2
+    vectors = rng.standard_normal((2, pairs)), rng.standard_normal((3, pairs))
+    g, r = relabeled = relabelings(0, 0, 0, 2, n), relabelings(0, 1, 0, 3, n)
+    a, b = (np.array([squareform(v) for v in side]) for side in vectors)
+    found = expected(vectors, relabeled, [1], n).reshape(2, 2, 3, 3, n)
+    np.testing.assert_allclose(found, orbit_products(a, b, g, r), atol=1e-12 * n)
 
 
 @pytest.mark.parametrize("n", SIZES)
