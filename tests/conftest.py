@@ -49,6 +49,14 @@ def inline() -> Iterator[Any]:
 
 
 @pytest.fixture
+def simulated_gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A CuPy on host memory whose CUDA kernels run on the CPU; see tests/emulation."""
+    from emulation.cupy_on_numpy import install
+
+    return install(monkeypatch)
+
+
+@pytest.fixture
 def random_rdm(rng: np.random.Generator) -> RandomRDM:
     """Make an (n, n) RDM: ``random_rdm(n, kind="gaussian")``, a new one each call.
 

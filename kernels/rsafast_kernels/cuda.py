@@ -22,7 +22,6 @@ def launch(
     grid: tuple[int, ...],
     block: tuple[int, ...],
     *arguments: Any,
-    shared_bytes: int = 0,
 ) -> None:
     """Launch a kernel on the current stream.
 
@@ -31,13 +30,10 @@ def launch(
     operation : folder of rsafast_kernels that holds the `cuda.cu`.
     kernel : name of an ``extern "C" __global__`` function in it.
     grid, block : blocks and threads a block, up to three dimensions each.
-    arguments : contiguous CuPy arrays, and NumPy scalars of exactly the kernel's types.
-    shared_bytes : dynamic shared memory a block.
+    arguments : contiguous CuPy arrays, NumPy scalars of exactly the kernel's types, and
+        ``numpy.uint64(0)`` for a null pointer.
     """
-    function = _module(operation, _device()).get_function(kernel)
-    if shared_bytes > 48 * 1024:
-        function.max_dynamic_shared_size_bytes = shared_bytes
-    function(grid, block, arguments, shared_mem=shared_bytes)
+    _module(operation, _device()).get_function(kernel)(grid, block, arguments)
 
 
 def source_of(operation: str) -> Path:

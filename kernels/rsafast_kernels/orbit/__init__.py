@@ -15,7 +15,7 @@ direct evaluation takes n² gathered ones. We are not aware of a published use f
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,9 @@ from numpy.typing import NDArray
 from rsafast_kernels._memory import aligned_empty
 from rsafast_kernels._native import native
 from rsafast_kernels._threads import threads_for
+from rsafast_kernels.device import on_gpu
 from rsafast_kernels.errors import InvalidInputError
+from rsafast_kernels.orbit import gpu
 from rsafast_kernels.orbit.reference import permutation
 
 __all__ = ["Workspace", "correlate", "permutation", "scratch_bytes", "spectra", "spectra_bytes"]
@@ -51,12 +53,12 @@ def scratch_bytes(rows_a: int, rows_b: int, n: int, itemsize: int = 8) -> int:
 
 
 def spectra(
-    stack: NDArray[np.float64],
-    relabelings: NDArray[np.int32],
+    stack: Any,
+    relabelings: Any,
     *,
     side: Literal["permuted", "fixed"],
     out: NDArray[np.float64] | None = None,
-) -> NDArray[np.float64]:
+) -> Any:
     """Spectra of the circulant diagonals of every matrix under every relabelling.
 
     Parameters
@@ -64,18 +66,22 @@ def spectra(
     stack : (M, n, n) float64, symmetric with zero diagonal, n >= 2.
     relabelings : (K, n) int32, each row a permutation of 0..n-1.
     side : which factor of ⟨A_π, B⟩ this is; the fixed one carries the constant factors.
+        Both arrays are NumPy's, or CuPy's on one GPU, where the stack may be float32.
     out : flat buffer to write to, of `spectra_bytes` for every row; the result is a view of it.
 
     Returns
     -------
     (n // 2 + 1, chunks, K * M, 2 * chunk) array: [frequency, chunk, relabelling * M + matrix,
-    re | im of the diagonals d = 1..n // 2 in this chunk], padded with zeros.
+    re | im of the diagonals d = 1..n // 2 in this chunk], padded with zeros. On a GPU
+    (n // 2 + 1, K * M, n // 2) complex.
     """
     if stack.ndim != 3 or stack.shape[1] != stack.shape[2] or stack.shape[1] < 2:
         raise InvalidInputError(f"stack must be (matrices, n, n) with n >= 2, got {stack.shape}")
     n = stack.shape[1]
     if relabelings.ndim != 2 or relabelings.shape[1] != n:
         raise InvalidInputError(f"relabelings must be (count, {n}), got {relabelings.shape}")
+    if on_gpu(stack, relabelings):
+        return gpu.spectra(stack, relabelings, side)
     chunks, chunk = _chunks(n)
     shape = (n // 2 + 1, chunks, len(relabelings) * len(stack), 2 * chunk)
     size = int(np.prod(shape))
@@ -108,27 +114,29 @@ class Workspace:
 
 
 def correlate(
-    a: NDArray[np.float64],
-    b: NDArray[np.float64],
+    a: Any,
+    b: Any,
     n: int,
     *,
     rows_a: range | None = None,
     rows_b: range | None = None,
     workspace: Workspace | None = None,
-) -> NDArray[np.float64]:
+) -> Any:
     """Products of rows of panel `a` with rows of panel `b`, at all n shifts.
 
     Parameters
     ----------
     a, b : panels of `spectra` of the permuted and of the fixed side, for the same n.
     n : number of stimuli.
-    rows_a, rows_b : the rows to multiply, contiguous; all of them by default.
-    workspace : buffers to work in; the result is then a view of them, valid until the next call.
+    rows_a, rows_b : the rows to multiply, contiguous; all of them by default. On a GPU all of them.
+    workspace : buffers to work in on the CPU; the result is then a view of them, valid until the next call.
 
     Returns
     -------
     (rows of a, rows of b, n) array of T[g, r, s].
     """
+    if on_gpu(a, b):
+        return gpu.correlate(a, b, n)
     rows_a = range(a.shape[2]) if rows_a is None else rows_a
     rows_b = range(b.shape[2]) if rows_b is None else rows_b
     workspace = workspace or Workspace.empty(len(rows_a), len(rows_b), n)

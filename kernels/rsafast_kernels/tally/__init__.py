@@ -5,20 +5,38 @@ the observed labelling, their number squared per block (for the Monte Carlo erro
 histogram, and the joint counts behind the family-wise p-values of Westfall & Young (1993).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rsafast_kernels._native import native
 from rsafast_kernels._threads import threads_for
+from rsafast_kernels.device import on_gpu, to_host
 from rsafast_kernels.errors import InvalidInputError
 
-__all__ = ["ALTERNATIVES", "Alternative", "Tally"]
+__all__ = ["ALTERNATIVES", "Alternative", "Recheck", "Tally"]
 
 Alternative = Literal["greater", "less", "two-sided"]
 ALTERNATIVES: dict[str, int] = {"greater": 0, "less": 1, "two-sided": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Recheck:
+    """How statistics in float32 are made sure of.
+
+    Attributes
+    ----------
+    band : how far a statistic may be off. Relabellings of which some comparison lies within it are
+        left out of what is counted in float32.
+    evaluate : float64 statistics (M, N, L) of the relabellings with these numbers (L,), which
+        count through the block: (i * J + j) * S + s.
+    """
+
+    band: float
+    evaluate: Callable[[NDArray[np.int64]], NDArray[np.float64]]
 
 
 @dataclass(slots=True)
@@ -95,54 +113,82 @@ class Tally:
         """Thresholds as they are compared across pairs, (M, N)."""
         return (self.thresholds - self.joint_centres) * self.joint_scales
 
-    def add(self, values: NDArray[np.float64]) -> None:
+    def add(self, values: Any, recheck: Recheck | None = None) -> None:
         """Count a block of statistics.
 
         Parameters
         ----------
         values : (I, M, J, N, S) float64: S relabellings of every block (i, j) and pair (m, n).
+            CuPy arrays are counted on their GPU, and may be float32 where `recheck` is given.
+        recheck : how float32 values are made sure of.
         """
         blocks_a, m, blocks_b, n, size = values.shape
         if (m, n) != self.thresholds.shape:
             raise InvalidInputError(
                 f"values are for {(m, n)} pairs, the tally is for {self.thresholds.shape}"
             )
-        values = np.ascontiguousarray(values)
-        self._add_each(values, blocks_a * blocks_b)
-        if m * n > 1:
+        if on_gpu(values):
+            self._add_on_gpu(values, recheck)
+        else:
+            values = np.ascontiguousarray(values)
+            self._count(*self._each(values))
             self._add_joint(values)
         self.blocks += blocks_a * blocks_b
         self.permutations += blocks_a * blocks_b * size
 
-    def _add_each(self, values: NDArray[np.float64], blocks: int) -> None:
+    def _count(
+        self,
+        count: NDArray[np.int64],
+        sums: NDArray[np.float64],
+        squares: NDArray[np.float64],
+        histogram: NDArray[np.int64],
+    ) -> None:
+        """Take in exceedances, sums and squares (blocks, pairs) and a histogram (pairs, bins)."""
         shape = self.thresholds.shape
-        low, high = self.histogram_range[..., 0], self.histogram_range[..., 1]
-        count = np.empty((blocks, *shape), np.int64)
-        sums, squares = np.empty((blocks, *shape)), np.empty((blocks, *shape))
+        self.exceedances += count.sum(axis=0).reshape(shape)
+        self.squared_exceedances += (count.astype(np.float64) ** 2).sum(axis=0).reshape(shape)
+        self.sums += sums.sum(axis=0).reshape(shape)
+        self.squares += squares.sum(axis=0).reshape(shape)
+        self.histogram += histogram.reshape(self.histogram.shape)
+
+    def _each(
+        self, values: NDArray[np.float64]
+    ) -> tuple[
+        NDArray[np.int64], NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]
+    ]:
+        blocks, pairs = values.shape[0] * values.shape[2], self.thresholds.size
+        threshold, centre, low, scale = self._per_pair()
+        count = np.empty((blocks, pairs), np.int64)
+        sums, squares = np.empty((blocks, pairs)), np.empty((blocks, pairs))
+        histogram = np.zeros((pairs, self.histogram.shape[-1]), np.int64)
         native.tally_each(
             values,
-            self.thresholds.ravel(),
+            threshold,
             ALTERNATIVES[self.alternative],
-            self.centres.ravel(),
-            np.ascontiguousarray(low).ravel(),
-            np.ascontiguousarray(self.histogram.shape[-1] / (high - low)).ravel(),
-            count.reshape(blocks, -1),
-            sums.reshape(blocks, -1),
-            squares.reshape(blocks, -1),
-            self.histogram.reshape(-1, self.histogram.shape[-1]),
+            centre,
+            low,
+            scale,
+            count,
+            sums,
+            squares,
+            histogram,
             threads_for(3.0 * values.size),
         )
-        self.exceedances += count.sum(axis=0)
-        self.squared_exceedances += (count.astype(np.float64) ** 2).sum(axis=0)
-        self.sums += sums.sum(axis=0)
-        self.squares += squares.sum(axis=0)
+        return count, sums, squares, histogram
+
+    def _per_pair(self) -> NDArray[np.float64]:
+        """Threshold, centre, lowest edge and bins per unit of every pair, (4, pairs)."""
+        low, high = self.histogram_range[..., 0], self.histogram_range[..., 1]
+        scale = self.histogram.shape[-1] / (high - low)
+        return np.stack([v.ravel() for v in (self.thresholds, self.centres, low, scale)])
 
     def _add_joint(self, values: NDArray[np.float64]) -> None:
         thresholds = self.thresholds.ravel()
+        if thresholds.size == 1:
+            return
         order = np.argsort(self.joint_thresholds.ravel(), kind="stable")
         down = np.zeros(thresholds.size, np.int64)
         bins = np.zeros(thresholds.size + 1, np.int64)
-        workers = threads_for(3.0 * values.size)
         native.tally_joint(
             values,
             thresholds,
@@ -152,9 +198,64 @@ class Tally:
             order,
             down,
             bins,
-            workers,
+            threads_for(3.0 * values.size),
         )
-        single = np.empty_like(down)
-        single[order] = bins[::-1].cumsum()[::-1][1:]
-        self.single_step += single.reshape(self.single_step.shape)
-        self.step_down += down.reshape(self.step_down.shape)
+        self._count_joint(order, down[order], bins)
+
+    def _count_joint(
+        self, order: NDArray[np.int64], down: NDArray[np.int64], bins: NDArray[np.int64]
+    ) -> None:
+        """Take in step-down counts, pairs in order, and maxima by the thresholds they reach."""
+        self.single_step.ravel()[order] += bins[::-1].cumsum()[::-1][1:]
+        self.step_down.ravel()[order] += down
+
+    def _add_on_gpu(self, values: Any, recheck: Recheck | None) -> None:
+        from rsafast_kernels.tally import gpu
+
+        alternative = ALTERNATIVES[self.alternative]
+        pairs = self._ordered_pairs()
+        marked, places = None, np.empty(0, np.int64)
+        if recheck is not None:
+            marked = gpu.mark(values, pairs, alternative, recheck.band)
+            places = np.flatnonzero(to_host(marked))
+        found = gpu.each(
+            values, marked, self._per_pair(), alternative, self.histogram.shape[-1]
+        )
+        if recheck is not None and len(places):
+            self._make_sure(found, places, recheck.evaluate(places), values.shape[-1])
+        self._count(*found)
+        if len(pairs.order) > 1:
+            self._count_joint(pairs.order, *gpu.joint(values, marked, pairs, alternative))
+
+    def _ordered_pairs(self) -> Any:
+        from rsafast_kernels.tally.gpu import Joint
+
+        joint = self.joint_thresholds.ravel()
+        order = np.argsort(joint, kind="stable")
+        return Joint(
+            order,
+            self.thresholds.ravel()[order],
+            self.joint_centres.ravel()[order],
+            self.joint_scales.ravel()[order],
+            joint[order],
+        )
+
+    def _make_sure(
+        self,
+        found: tuple[
+            NDArray[np.int64], NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]
+        ],
+        places: NDArray[np.int64],
+        exact: NDArray[np.float64],
+        size: int,
+    ) -> None:
+        """Add relabellings that were left out, by their exact values (M, N, L), to what was found."""
+        values = np.ascontiguousarray(exact[None, :, None, :, :])
+        self._add_joint(values)
+        block = places // size
+        # One at a time, so that each can go to the block that it belongs to.
+        singly = np.ascontiguousarray(exact.transpose(2, 0, 1)[:, :, None, :, None])
+        count, sums, squares, histogram = self._each(singly)
+        for total, part in zip(found[:3], (count, sums, squares), strict=True):
+            np.add.at(total, block, part)
+        found[3][...] += histogram
