@@ -13,8 +13,11 @@ NATIVE := CMakeLists.txt $(wildcard kernels/native/* kernels/rsafast_kernels/*/*
 # Test workers share the processors, so that each takes one thread. Threaded kernels are tested all
 # the same: those tests ask for their number of threads.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
+# Tests start many processes; compiling what they import each time takes longer than much of it runs.
+KEEP_BYTECODE := PYTHONDONTWRITEBYTECODE=
 WORKERS    ?= auto
-PYTEST     := $(ONE_THREAD) MPLBACKEND=Agg $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8
+PYTEST     := $(ONE_THREAD) $(KEEP_BYTECODE) MPLBACKEND=Agg $(BIN)/python -m pytest \
+              -n $(WORKERS) --maxprocesses 8 --dist loadgroup
 EXTRAS     := dev,docs
 
 .PHONY: help demo test check lint smoke docs bench clean
@@ -44,7 +47,7 @@ lint: $(VENV)/dev
 
 # The benchmarks run, and their answers are right; nothing is timed.
 smoke: $(VENV)/dev
-	$(ONE_THREAD) $(BIN)/python -m pytest -q --benchmark-disable benchmarks/bench_rank.py
+	$(ONE_THREAD) $(KEEP_BYTECODE) $(BIN)/python -m pytest -q --benchmark-disable benchmarks/bench_rank.py
 
 docs: $(VENV)/dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
