@@ -133,6 +133,7 @@ def test_long_rdms(n, values, ranks, rng, any_isa):
     assert_equal_products(got, expected, TOLERANCE if ranks or values != "one far value" else 1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [720, 760])  # 64 chunks of the order, and more
 def test_ranks_of_a_whole_study(n, rng, any_isa):
     pairs = n * (n - 1) // 2

@@ -10,6 +10,9 @@ from rsafast.rdms import RDMs
 from rsafast.report import write_report
 from rsafast.report.text import headline, methods, references, scientific
 
+# One worker makes what several of these tests look at.
+pytestmark = pytest.mark.xdist_group("report")
+
 
 def rdms(k: int, n: int, name: str) -> RDMs:
     values = np.random.default_rng(k).random((k, n * (n - 1) // 2))
@@ -23,6 +26,13 @@ def page_of(tmp_path, result, **options) -> tuple[str, Page]:
     return text, Page(text)
 
 
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory) -> tuple[str, Page]:
+    """The page of a result with its RDMs."""
+    folder = tmp_path_factory.mktemp("report")
+    return page_of(folder, make_result(), models=rdms(3, 20, "m"), brain=rdms(2, 20, "b"))
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (3, 2), (1, 7), (7, 8)])
 def test_page_is_well_formed_and_loads_nothing(tmp_path, shape):
     text, page = page_of(tmp_path, make_result(*shape, n=300))
@@ -34,16 +44,16 @@ def test_page_is_well_formed_and_loads_nothing(tmp_path, shape):
     assert all(u.startswith("#") for u in re.findall(r"url\(['\"]?([^)]*)\)", text))
 
 
-def test_ids_are_unique_and_every_reference_has_its_target(tmp_path):
-    text, page = page_of(tmp_path, make_result(), models=rdms(3, 20, "m"), brain=rdms(2, 20, "b"))
+def test_ids_are_unique_and_every_reference_has_its_target(drawn):
+    text, page = drawn
     ids = [a["id"] for _, a in page.elements if "id" in a]
     assert len(ids) == len(set(ids))
     used = re.findall(r'url\(#([^)]*)\)|href="#([^"]*)"|aria-labelledby="([^"]*)"', text)
     assert {name for names in used for name in names if name} <= set(ids)
 
 
-def test_every_figure_has_a_label_and_a_caption(tmp_path):
-    _, page = page_of(tmp_path, make_result(), models=rdms(3, 20, "m"), brain=rdms(2, 20, "b"))
+def test_every_figure_has_a_label_and_a_caption(drawn):
+    _, page = drawn
     drawings = [a for tag, a in page.elements if tag == "svg"]
     # Forest, six nulls, three matrices, five RDMs.
     assert len(drawings) == 15
@@ -51,8 +61,8 @@ def test_every_figure_has_a_label_and_a_caption(tmp_path):
     assert sum(tag == "figcaption" for tag, _ in page.elements) == len(drawings)
 
 
-def test_whatever_may_be_too_wide_scrolls_in_a_box_with_a_name(tmp_path):
-    text, page = page_of(tmp_path, make_result(), brain=rdms(2, 20, "b"))
+def test_whatever_may_be_too_wide_scrolls_in_a_box_with_a_name(drawn):
+    text, page = drawn
     assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in text
     assert "Table: all pairs" in [box["aria-label"] for box in page.boxes()]
     assert all(a.get("scope") in ("row", "col") for tag, a in page.elements if tag == "th")
@@ -62,16 +72,15 @@ def test_whatever_may_be_too_wide_scrolls_in_a_box_with_a_name(tmp_path):
     assert len(page.boxes()) == 1 + sum(width > 340 for width in widths)
 
 
-def test_figures_follow_the_colours_of_the_page(tmp_path):
-    text, _ = page_of(tmp_path, make_result())
+def test_figures_follow_the_colours_of_the_page(drawn):
+    text, _ = drawn
     assert "var(--accent)" in text
     assert "prefers-color-scheme: dark" in text
     assert not re.search(r"#01020[3-7]", text)
 
 
-def test_numbers_in_the_table_equal_the_result(tmp_path):
-    result = make_result()
-    text, _ = page_of(tmp_path, result)
+def test_numbers_in_the_table_equal_the_result(drawn):
+    result, (text, _) = make_result(), drawn
     rows = re.findall(r'<tr[^>]*><th scope="row">(layer \d)</th>.*?(ROI \d)</th>(.*?)</tr>', text)
     assert len(rows) == result.n_pairs
     for model, brain, cells in rows:

@@ -25,11 +25,14 @@ METHODS = ("spearman", "pearson", "cosine")
 
 
 def related(n, rdms=1, seed=0, noise=3.0):
-    """Features (rdms, n, 12) of models and of brains that share some of theirs."""
+    """Features (rdms, n, 100) of models and of brains that share some of theirs.
+
+    So many that correlation distances lie in two binades, and a ranker's table is small.
+    """
     rng = np.random.default_rng(seed)
-    shared = rng.gamma(2.0, size=(n, 12)).astype(np.float32)
+    shared = rng.gamma(2.0, size=(n, 100)).astype(np.float32)
     return [
-        shared + noise * rng.standard_normal((rdms, n, 12)).astype(np.float32) for _ in range(2)
+        shared + noise * rng.standard_normal((rdms, n, 100)).astype(np.float32) for _ in range(2)
     ]
 
 

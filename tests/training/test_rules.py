@@ -14,10 +14,11 @@ from rsafast_training.rules import Rule, build_rule, rule_settings
 from torch import Tensor
 
 SEEDS = (5, 11)
+SIZE = 8  # of the images: convolutions in float64 are slow
 
 
 def batch(steps: int = 3) -> list[tuple[Tensor, Tensor]]:
-    draws, seeds, n, size = torch.Generator().manual_seed(1), 2, 6, 16
+    draws, seeds, n, size = torch.Generator().manual_seed(1), 2, 6, SIZE
     return [
         (
             torch.randn(seeds, n, 3, size, size, generator=draws, dtype=torch.float64),
@@ -29,7 +30,7 @@ def batch(steps: int = 3) -> list[tuple[Tensor, Tensor]]:
 
 def trained(rule: str, seeds: tuple[int, ...], which: list[int], **settings: Any) -> StackedModel:
     """A small network in float64 after three steps; row s of the batches goes to seed s."""
-    model = build_model("cnn3", seeds, 4, image_size=16).double()
+    model = build_model("cnn3", seeds, 4, image_size=SIZE).double()
     made = build_rule(rule, model, seeds, rule_settings(rule, settings), epochs=2)
     start_epoch(model, made, 1)
     for images, labels in batch():
@@ -67,7 +68,7 @@ def gradients(rule: Rule) -> dict[str, Tensor]:
 
 
 def make(rule: str, **settings: Any) -> Rule:
-    model = build_model("cnn3", SEEDS, 4, image_size=16).double()
+    model = build_model("cnn3", SEEDS, 4, image_size=SIZE).double()
     return build_rule(rule, model, SEEDS, rule_settings(rule, settings), epochs=2)
 
 
@@ -141,7 +142,7 @@ def test_alignment_is_reported_for_every_layer_with_feedback() -> None:
 
 def test_untrained_networks_stay_as_drawn() -> None:
     model = trained("untrained", SEEDS, [0, 1])
-    fresh = build_model("cnn3", SEEDS, 4, image_size=16).double()
+    fresh = build_model("cnn3", SEEDS, 4, image_size=SIZE).double()
     for name, weight in model.weights().items():
         assert torch.equal(weight, fresh.weights()[name])
 
