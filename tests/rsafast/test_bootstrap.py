@@ -1,4 +1,4 @@
-"""Bootstraps: rsatoolbox on the same draws, brute force, exact moments, coverage, bad input."""
+"""Bootstraps: rsatoolbox on the same draws, brute force, exact moments, bad input."""
 
 from __future__ import annotations
 
@@ -784,70 +784,3 @@ def test_command_line_gives_the_numbers_of_the_function(
     assert "noise ceiling" in text
     assert main([*words, "--resample", "voxels"]) == 2
     assert "resample must name" in capsys.readouterr().err
-
-
-# ---------------------------------------------------------------- coverage
-
-
-def coverage(resample: tuple[str, ...], n_subjects: int, simulations: int) -> NDArray[Any]:
-    """How often intervals (percentile, basic, bca, t) hold the truth: two rules, their difference.
-
-    Fixed factors stay the same in every simulation, so that the truth is theirs.
-    """
-    rng = np.random.default_rng(8)
-    n, d = 92, 8
-    shared = rng.standard_normal((d, 10))
-
-    def brains(points: NDArray[Any], maps: NDArray[Any]) -> rf.RDMs:
-        seen = points @ maps + 2.0 * rng.standard_normal((len(maps), len(points), 10))
-        return rf.compute_rdms(seen, "sqeuclidean")
-
-    def models(points: NDArray[Any]) -> rf.RDMs:
-        return rf.compute_rdms(np.stack([points[:, :3], points[:, 3:6]]), "sqeuclidean")
-
-    def maps(k: int) -> NDArray[Any]:
-        return shared + 0.7 * rng.standard_normal((k, d, 10))
-
-    fixed_points, fixed_maps = rng.standard_normal((n, d)), maps(n_subjects)
-    subjects, stimuli = "subjects" in resample, "stimuli" in resample
-    truths = []
-    for _ in range(30):
-        points = rng.standard_normal((500, d)) if stimuli else fixed_points
-        brain = brains(points, maps(40 if stimuli else 300) if subjects else fixed_maps)
-        truths.append(rf.compare(models(points), brain, "pearson").mean(axis=1))
-    truth = np.mean(truths, axis=0)
-    truth = np.append(truth, truth[0] - truth[1])
-    held = np.zeros((4, 3))
-    for trial in range(simulations):
-        points = rng.standard_normal((n, d)) if stimuli else fixed_points
-        brain = brains(points, maps(n_subjects) if subjects else fixed_maps)
-        study = prepare_study(models(points), brain, method="pearson")
-        draws = seeded_draws(study, resample, 400, seed=trial)
-        rules, _ = module._resampled(study, draws, None, 0, 10**9, False)
-        items = module._Items(study, resample)
-        for k, kind in enumerate(("percentile", "basic", "bca", "t")):
-            rule = module._Rule(kind, 0.95, rescale=stimuli)
-            each = rule.infer(rules, items.of_rules(), two_sided=False).ci[:, 0]
-            ci = np.vstack([each, module._pairwise(rule, rules, items).ci[0, 0, 1]])
-            held[k] += (ci[:, 0] <= truth) & (truth <= ci[:, 1])
-    return held / simulations
-
-
-@pytest.mark.calibration
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("resample", "n_subjects", "simulations"),
-    [
-        (("stimuli",), 6, 150),
-        (("subjects",), 10, 250),
-        (("stimuli", "subjects"), 10, 120),
-        (("stimuli", "subjects"), 20, 80),
-    ],
-)
-def test_intervals_hold_the_truth_as_often_as_they_say(
-    resample: tuple[str, ...], n_subjects: int, simulations: int
-) -> None:
-    held = coverage(resample, n_subjects, simulations)
-    # Two points, and three standard errors of so many simulations.
-    slack = 0.02 + 3 * np.sqrt(0.95 * 0.05 / simulations)
-    assert np.abs(held - 0.95).max() < slack, held
