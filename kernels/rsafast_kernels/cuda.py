@@ -7,13 +7,15 @@ CuPy compiles the source when the first kernel of the operation is launched, and
 
 from __future__ import annotations
 
+import importlib
+import importlib.resources
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["OPTIONS", "launch", "source_of"]
+__all__ = ["launch", "source_of"]
 
-OPTIONS = ("-std=c++17",)
+_OPTIONS = ("-std=c++17",)
 
 
 def launch(
@@ -47,13 +49,20 @@ def _device() -> int:
     return cupy.cuda.Device().id
 
 
+def _installed(operation: str) -> Path | None:
+    """The fat binary, which an editable install has in another folder than the source."""
+    package = importlib.import_module(f"rsafast_kernels.{operation}")
+    found = importlib.resources.files(package) / "cuda.fatbin"
+    return Path(str(found)) if found.is_file() else None
+
+
 @cache
 def _module(operation: str, device: int) -> Any:
     """The operation's kernels on a device, from the fat binary if it has code for it."""
     import cupy
 
-    binary = source_of(operation).with_suffix(".fatbin")
-    if binary.exists():
+    binary = _installed(operation)
+    if binary is not None:
         module = cupy.RawModule(path=str(binary))
         try:
             module.compile()
@@ -61,8 +70,6 @@ def _module(operation: str, device: int) -> Any:
             pass  # made for other devices, or by a newer nvcc than this driver knows
         else:
             return module
-    source = source_of(operation)
-    include = f"-I{source.parent.parent}"
-    module = cupy.RawModule(code=source.read_text(), options=(*OPTIONS, include))
+    module = cupy.RawModule(code=source_of(operation).read_text(), options=_OPTIONS)
     module.compile()
     return module

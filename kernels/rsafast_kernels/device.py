@@ -24,6 +24,7 @@ __all__ = [
     "check",
     "cuda_missing",
     "fall_back",
+    "free_bytes",
     "namespace",
     "on_gpu",
     "resolve",
@@ -135,6 +136,14 @@ def namespace(x: Any) -> Any:
     """NumPy or CuPy, whichever made the array; their functions have the same names."""
     cupy = sys.modules.get("cupy")
     return cupy if cupy is not None and isinstance(x, cupy.ndarray) else np
+
+
+def free_bytes() -> int:
+    """Memory of the current GPU that nobody uses."""
+    import cupy
+
+    cupy.get_default_memory_pool().free_all_blocks()
+    return int(cupy.cuda.Device().mem_info[0])
 
 
 def to_gpu(x: Any) -> Any:

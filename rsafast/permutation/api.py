@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from rsafast_kernels.device import fall_back, free_bytes, resolve
 from rsafast_kernels.tally import Alternative
 
 from rsafast.comparators import get_comparator
-from rsafast.device import require_cpu
 from rsafast.errors import InvalidInputError, UnsupportedCaseError
 from rsafast.mask import as_pair_mask
 from rsafast.memory import parse_bytes
-from rsafast.permutation import moments
+from rsafast.permutation import gpu, moments
 from rsafast.permutation.counts import TOLERANCE, Counts, Observed, result_of
 from rsafast.permutation.engines import Plan
 from rsafast.permutation.result import PermutationResult
@@ -96,8 +96,11 @@ def permutation_test(
     seed : int
         The same seed gives the same relabellings on any machine, thread count and memory budget.
     device : {"auto", "cpu", "cuda"}
+        "auto" takes a GPU that CuPy can use; the counts are the same. Kendall's tau and ranks taken
+        anew inside a mask have no GPU kernel.
     keep_null : keep every permuted statistic (8 bytes each).
-    memory_budget : bytes or a size like "2GB", for working arrays (2 GB by default).
+    memory_budget : bytes or a size like "2GB", for working arrays (2 GB by default; on a GPU most
+        of what is free).
     cluster : only :func:`rsafast.permutation_test_files` takes one.
     progress : show a bar on stderr after a second.
     covariate_scheme : {"freedman-lane", "raw"}
@@ -136,7 +139,7 @@ def permutation_test(
         raise UnsupportedCaseError(
             "cluster= is for RDMs that are read in rows; use permutation_test_files"
         )
-    require_cpu(device, "permutation_test")
+    resolve(device, "cupy")
     comparator = get_comparator(method)
     check_choices(n_permutations, alternative, tail, engine, seed, covariate_scheme)
     budget = parse_bytes(memory_budget)
@@ -164,6 +167,7 @@ def permutation_test(
         statistic, a.names, b.names, a.n_stimuli,
         method=comparator.name, n_permutations=n_permutations, alternative=alternative,
         blocks=groups, tail=tail, engine=engine, seed=seed, keep_null=keep_null, budget=budget,
+        device=device, gpu_budget=None if memory_budget is None else budget,
         progress=progress, started=started,
         parameters={
             "covariates": None if z is None else list(z.names),
@@ -191,6 +195,8 @@ def run_test(
     seed: int = 0,
     keep_null: bool = False,
     budget: int,
+    device: str = "cpu",
+    gpu_budget: int | None = None,
     progress: bool = True,
     started: float,
     parameters: dict[str, Any],
@@ -201,12 +207,21 @@ def run_test(
     Parameters
     ----------
     statistic : (models, brain) values under any relabelling of the n stimuli.
+    gpu_budget : bytes of GPU memory to work in; by default most of what is free.
     method, parameters, inputs, started : what the result records; `inputs` are hashed.
     The others : see `permutation_test`.
     """
     shape = (len(model_names), len(brain_names))
     pairs = shape[0] * shape[1]
-    plan = choose_plan(statistic, pairs, n, n_permutations, engine, seed, blocks, budget)
+    there, limit, single = statistic, budget, False
+    if resolve(device, "cupy") == "cuda":
+        if statistic.bilinear:
+            there = gpu.moved(statistic)  # type: ignore[type-var]
+            limit = free_bytes() * 4 // 5 if gpu_budget is None else gpu_budget
+            single = tail is None and not keep_null and gpu.prefers_float32()
+        else:
+            fall_back(device, f"method {method!r} here")
+    plan = choose_plan(there, pairs, n, n_permutations, engine, seed, blocks, limit, single)
     _check_null_size(plan, shape, keep_null, budget)
 
     observed = Observed(

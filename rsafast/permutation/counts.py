@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rsafast_kernels.device import to_host
 from rsafast_kernels.tally import Alternative, Tally
 from rsafast_kernels.tally.reference import scores
 from scipy.stats import false_discovery_control
@@ -74,11 +75,11 @@ class Counts:
 
     def add(self, block: Block) -> None:
         """Count a block."""
-        self.tally.add(block.values)
+        self.tally.add(block.values, block.recheck)
         if self.top is not None:
-            self.top.add(scores(block.values, self.tally.alternative))
+            self.top.add(scores(to_host(block.values), self.tally.alternative))
         if self.null is not None:
-            self.null[:, :, block.places] = np.moveaxis(block.values, (1, 3), (0, 1))
+            self.null[:, :, block.places] = np.moveaxis(to_host(block.values), (1, 3), (0, 1))
 
     def check(self) -> None:
         """Raise unless the observed labelling was among the relabellings of every pair."""
@@ -136,7 +137,7 @@ def result_of(
         method=method,
         alternative=alternative,
         engine=plan.engine,
-        device="cpu",
+        device=plan.device,
         seed=seed,
         moments="exact" if expected.exact else "sampled",
         model_names=model_names,

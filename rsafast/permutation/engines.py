@@ -7,6 +7,7 @@ direct  one random relabelling at a time: for any statistic, and within blocks
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from math import ceil, factorial, prod, sqrt
 from typing import Any
 
@@ -14,27 +15,35 @@ import numpy as np
 from numpy.typing import NDArray
 from rsafast_kernels import orbit
 from rsafast_kernels._memory import aligned_empty
-from rsafast_kernels.relabel import relabelings
+from rsafast_kernels.device import Device, namespace, on_gpu, to_gpu
+from rsafast_kernels.relabel import relabelings, relabelings_on_gpu
+from rsafast_kernels.tally import Recheck
 
 from rsafast.comparators import FloatArray
 from rsafast.errors import InvalidInputError
 from rsafast.memory import format_bytes
+from rsafast.permutation import gpu
 from rsafast.permutation.statistics import BilinearStatistic, Group, Index, Statistic
 
 # Streams of the seed's random numbers.
 PERMUTED, _FIXED, _DIRECT = 0, 1, 2
 PILOT = 3
 
+_GPU_BLOCK_BYTES = 2**28  # statistics, or relabellings and their random words, of a block
 _BLOCK_BYTES = 2**22  # statistics of a block: they should still be in cache when they are counted
 _MOST_ROWS, _LEAST_ROWS = 96, 32  # of either side: where products run at full speed
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Statistics (I, M, J, N, S), and the number of the first relabelling of each (i, j)."""
+    """Statistics (I, M, J, N, S), and the number of the first relabelling of each (i, j).
+
+    They are where they were made: on a GPU in CuPy arrays, float32 ones with a `recheck`.
+    """
 
     values: FloatArray
     starts: NDArray[np.int64]
+    recheck: Recheck | None = None
 
     @property
     def places(self) -> NDArray[np.int64]:
@@ -56,27 +65,65 @@ class Plan:
     independent_blocks: bool  # whether the spread between blocks tells the Monte Carlo error
     run: Callable[[], Iterator[Block]]
     details: dict[str, Any]
+    device: Device = "cpu"
 
 
 # ---------------------------------------------------------------- orbit
 
 
 def plan_orbit(
-    statistic: BilinearStatistic, n: int, n_permutations: int, seed: int, budget: int
+    statistic: BilinearStatistic,
+    n: int,
+    n_permutations: int,
+    seed: int,
+    budget: int,
+    single: bool = False,
 ) -> Plan:
-    """Plan orbit sampling of at least `n_permutations` relabellings within `budget` bytes."""
+    """Plan orbit sampling of at least `n_permutations` relabellings within `budget` bytes.
+
+    `single` allows float32 products on a GPU, for counts alone: no statistic is kept.
+    """
     groups = statistic.groups
     count_a, count_b = split_relabelings(
         ceil(n_permutations / n), sum(len(a) for a, _ in groups), sum(len(b) for _, b in groups)
     )
-    sizes = _sizes(groups, n, count_a, count_b, budget)
+    device = device_of(statistic)
+    if device == "cuda":
+        gpu.tiles(statistic, n, (count_a, count_b), budget, 8)  # what is too large is told now
+        run = partial(_run_orbit_on_gpu, statistic, n, count_a, count_b, seed, budget, single)
+    else:
+        sizes = _sizes(groups, n, count_a, count_b, budget)
+        run = partial(_run_orbit, statistic, n, count_a, count_b, seed, sizes)
     return Plan(
         engine="orbit",
         n_permutations=count_a * count_b * n,
         independent_blocks=True,
-        run=lambda: _run_orbit(statistic, n, count_a, count_b, seed, sizes),
+        run=run,
         details={"relabelings": [count_a, count_b], "shifts": n},
+        device=device,
     )
+
+
+def device_of(statistic: Statistic) -> Device:
+    """Where the matrices of a statistic live, and so where it is evaluated."""
+    there = statistic.bilinear and on_gpu(statistic.groups[0][0])  # type: ignore[attr-defined]
+    return "cuda" if there else "cpu"
+
+
+def _run_orbit_on_gpu(
+    statistic: BilinearStatistic,
+    n: int,
+    count_a: int,
+    count_b: int,
+    seed: int,
+    budget: int,
+    single: bool,
+) -> Iterator[Block]:
+    g = relabelings(seed, PERMUTED, 0, count_a, n)
+    r = fixed_relabelings(seed, range(count_b), n)
+    for tile, values, recheck in gpu.run(statistic, g, r, budget, single):
+        first = np.array(tile.i)[:, None] * count_b + np.array(tile.j)
+        yield Block(values, first * n, recheck)
 
 
 def split_relabelings(blocks: int, rows_a: int, rows_b: int) -> tuple[int, int]:
@@ -227,23 +274,29 @@ def plan_direct(
 ) -> Plan:
     """Plan `n_permutations` independent relabellings, the first of them the identity."""
 
+    device = device_of(statistic)
+    drawing = relabelings_on_gpu if device == "cuda" else relabelings
+
     def draw(start: int, stop: int) -> Index:
-        drawn = relabelings(seed, _DIRECT, start, stop - start, n, groups)
+        drawn = drawing(seed, _DIRECT, start, stop - start, n, groups)
         if start == 0:
-            drawn[0] = np.arange(n)
+            drawn[0] = namespace(drawn).arange(n)
         return drawn
 
     return Plan(
         engine="direct",
         n_permutations=n_permutations,
         independent_blocks=False,
-        run=lambda: _evaluate(statistic, n_permutations, _chunk(n_pairs, n), draw),
+        run=lambda: _evaluate(statistic, n_permutations, _chunk(n_pairs, n, device), draw),
         details={},
+        device=device,
     )
 
 
-def _chunk(n_pairs: int, n: int) -> int:
+def _chunk(n_pairs: int, n: int, device: Device) -> int:
     """Relabellings of one call: enough to share, few enough to answer to Ctrl-C."""
+    if device == "cuda":
+        return max(16, min(2**16, _GPU_BLOCK_BYTES // (8 * max(n_pairs, 2 * n))))
     most = _BLOCK_BYTES // (8 * n_pairs)
     return max(16, min(4096, most, 2**28 // (n * n * n_pairs) + 1))
 
@@ -274,14 +327,20 @@ def plan_exact(
     members = [np.arange(n)] if groups is None else [
         np.flatnonzero(groups == g) for g in np.unique(groups)
     ]  # fmt: skip
+    device = device_of(statistic)
+    there = to_gpu if device == "cuda" else np.asarray
     return Plan(
         engine="exact",
         n_permutations=total,
         independent_blocks=False,
         run=lambda: _evaluate(
-            statistic, total, _chunk(n_pairs, n), lambda a, b: enumerate_relabelings(members, a, b)
+            statistic,
+            total,
+            _chunk(n_pairs, n, device),
+            lambda a, b: there(enumerate_relabelings(members, a, b)),
         ),
         details={},
+        device=device,
     )
 
 

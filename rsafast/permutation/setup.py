@@ -103,8 +103,9 @@ def choose_plan(
     seed: int,
     groups: NDArray[np.int64] | None,
     budget: int,
+    single: bool = False,
 ) -> Plan:
-    """Plan of the engine asked for, or of the best one ("auto")."""
+    """Plan of the engine asked for, or of the best one ("auto"); `single` as of `plan_orbit`."""
     possible = count_relabelings(n, groups)
     if engine == "exact" and possible > _MOST_EXACT:
         raise InvalidInputError(
@@ -121,7 +122,7 @@ def choose_plan(
         )
     if engine == "direct" or groups is not None or not statistic.bilinear:
         return plan_direct(statistic, n_pairs, n, n_permutations, seed, groups)
-    return plan_orbit(statistic, n, n_permutations, seed, budget)  # type: ignore[arg-type]
+    return plan_orbit(statistic, n, n_permutations, seed, budget, single)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@
 // -fsanitize=address, reads and writes outside an array stop the program.
 #pragma once
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <algorithm>
@@ -51,8 +52,10 @@ namespace emulation {
 enum class State { ready, at_barrier, at_warp, done };
 
 struct Fiber {
-    ucontext_t context;
+    ucontext_t context;  // to start with
+    jmp_buf place;       // to go on with: far quicker, as no signal mask is kept
     std::vector<char> stack;
+    bool started = false;
     State state = State::ready;
     unsigned slot[2][2];  // [operation, alternating][half of a 64-bit value]
     unsigned operations = 0;
@@ -60,7 +63,8 @@ struct Fiber {
 
 inline std::vector<Fiber> fibers;
 inline std::size_t current = 0;
-inline ucontext_t scheduler;
+inline ucontext_t unused;
+inline jmp_buf scheduler;
 inline std::function<void()> body;
 inline std::mt19937 order{12345};
 
@@ -73,14 +77,21 @@ inline void place(std::size_t thread) {
 inline void give_way(State state) {
     const std::size_t self = current;
     fibers[self].state = state;
-    swapcontext(&fibers[self].context, &scheduler);
+    if (!_setjmp(fibers[self].place)) _longjmp(scheduler, 1);
     place(self);
 }
 
 inline void fiber_main() {
     body();
     fibers[current].state = State::done;
-    swapcontext(&fibers[current].context, &scheduler);
+    _longjmp(scheduler, 1);
+}
+
+inline void go_on(Fiber& fiber) {
+    if (_setjmp(scheduler)) return;
+    if (fiber.started) _longjmp(fiber.place, 1);
+    fiber.started = true;
+    swapcontext(&unused, &fiber.context);
 }
 
 // Lets threads go on that wait for each other: the lanes of a warp, or all threads of the block.
@@ -117,6 +128,7 @@ inline void run_block() {
         fiber.context.uc_stack.ss_size = fiber.stack.size();
         fiber.context.uc_link = nullptr;
         fiber.state = State::ready;
+        fiber.started = false;
         fiber.operations = 0;
         makecontext(&fiber.context, fiber_main, 0);
     }
@@ -127,7 +139,7 @@ inline void run_block() {
         for (std::size_t t : turns)
             if (fibers[t].state == State::ready) {
                 place(t);
-                swapcontext(&scheduler, &fibers[t].context);
+                go_on(fibers[t]);
             }
     } while (release());
 }

@@ -29,7 +29,8 @@ def library(operation: str, *flags: str) -> ctypes.CDLL:
     assert names, f"{source} holds no kernel"
     text = f'#include "{source}"\n' + "\n".join(
         f'extern "C" void run_{name}(const unsigned* g, void** arguments) {{\n'
-        f"    emulation::launch({name}, {{g[0], g[1], g[2]}}, {{g[3], g[4], g[5]}}, arguments);\n}}\n"
+        f"    emulation::launch({name}, {{g[0], g[1], g[2]}}, {{g[3], g[4], g[5]}}, arguments);\n"
+        "}\n"
         f'extern "C" int describe_{name}(int* out) {{ return emulation::describe({name}, out); }}'
         for name in names
     )
@@ -43,7 +44,7 @@ def library(operation: str, *flags: str) -> ctypes.CDLL:
         unfinished = Path(tempfile.mkdtemp(dir=folder)) / path.name
         command = [
             compiler, "-x", "c++", "-std=c++20", "-O1", "-fPIC", "-shared", "-fno-strict-aliasing",
-            "-Wno-unknown-pragmas", *flags, "-include", str(HEADER), "-o", str(unfinished), "-",
+            "-U_FORTIFY_SOURCE", "-Wno-unknown-pragmas", *flags, "-include", str(HEADER), "-o", str(unfinished), "-",
         ]  # fmt: skip
         subprocess.run(command, input=text, text=True, check=True)
         unfinished.replace(path)  # another worker may be building the same

@@ -18,7 +18,7 @@ class OutOfMemoryError(MemoryError):
     """What CuPy raises where the device has no room."""
 
 
-class ndarray(np.lib.mixins.NDArrayOperatorsMixin):  # noqa: N801 - CuPy's name
+class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
     """An array "on the device"."""
 
     __slots__ = ("data_on_host",)
@@ -173,9 +173,8 @@ def emulated_cupy() -> Emulated:
 
 def install(monkeypatch: Any) -> Emulated:
     """Let rsafast find a GPU: CuPy on host memory, and CUDA kernels run on the CPU."""
-    from rsafast_kernels import cuda, device
-
     from emulation import cuda_on_cpu
+    from rsafast_kernels import cuda, device
 
     cupy = emulated_cupy()
     monkeypatch.setitem(sys.modules, "cupy", cupy)

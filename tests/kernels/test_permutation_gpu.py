@@ -79,7 +79,9 @@ def assert_equal_counts(got, wanted):
     for name in ("exceedances", "squared_exceedances", "single_step", "step_down", "histogram"):
         assert np.array_equal(getattr(got, name), getattr(wanted, name)), name
     for name in ("sums", "squares"):
-        np.testing.assert_allclose(getattr(got, name), getattr(wanted, name), rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(
+            getattr(got, name), getattr(wanted, name), rtol=1e-12, atol=1e-12
+        )
     assert (got.blocks, got.permutations) == (wanted.blocks, wanted.permutations)
 
 

@@ -128,8 +128,9 @@ def correlate(
     ----------
     a, b : panels of `spectra` of the permuted and of the fixed side, for the same n.
     n : number of stimuli.
-    rows_a, rows_b : the rows to multiply, contiguous; all of them by default. On a GPU all of them.
-    workspace : buffers to work in on the CPU; the result is then a view of them, valid until the next call.
+    rows_a, rows_b : the rows to multiply, contiguous; all of them by default, and on a GPU.
+    workspace : buffers to work in, on the CPU; the result is then a view of them, valid until the
+        next call.
 
     Returns
     -------

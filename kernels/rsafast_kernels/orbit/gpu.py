@@ -28,10 +28,10 @@ def spectra_bytes(n: int, itemsize: int) -> int:
     return (n // 2 + 1) * (n // 2) * 2 * itemsize
 
 
-def transform_bytes(n: int, itemsize: int) -> int:
-    """Bytes that `spectra` takes beside its result."""
+def transform_bytes(rows: int, n: int, itemsize: int) -> int:
+    """Bytes that `spectra` of so many relabelled matrices takes beside its result."""
     one = 3 * spectra_bytes(n, itemsize)  # diagonals, their transform, cuFFT's work
-    return max(one, 3 * _TRANSFORM_BYTES)
+    return min(rows * one, max(one, 3 * _TRANSFORM_BYTES))
 
 
 def scratch_bytes(rows_a: int, rows_b: int, n: int, itemsize: int) -> int:

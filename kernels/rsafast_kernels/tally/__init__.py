@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rsafast_kernels._native import native
 from rsafast_kernels._threads import threads_for
-from rsafast_kernels.device import on_gpu, to_host
+from rsafast_kernels.device import namespace, on_gpu, to_host
 from rsafast_kernels.errors import InvalidInputError
 
 __all__ = ["ALTERNATIVES", "Alternative", "Recheck", "Tally"]
@@ -128,7 +128,7 @@ class Tally:
                 f"values are for {(m, n)} pairs, the tally is for {self.thresholds.shape}"
             )
         if on_gpu(values):
-            self._add_on_gpu(values, recheck)
+            self._add_on_gpu(namespace(values).ascontiguousarray(values), recheck)
         else:
             values = np.ascontiguousarray(values)
             self._count(*self._each(values))
@@ -249,7 +249,7 @@ class Tally:
         exact: NDArray[np.float64],
         size: int,
     ) -> None:
-        """Add relabellings that were left out, by their exact values (M, N, L), to what was found."""
+        """Add relabellings that were left out, by their exact values (M, N, L)."""
         values = np.ascontiguousarray(exact[None, :, None, :, :])
         self._add_joint(values)
         block = places // size

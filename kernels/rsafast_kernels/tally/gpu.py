@@ -70,7 +70,8 @@ def joint(
     down = xp.zeros(len(pairs.order), np.uint64)
     bins = xp.zeros(len(pairs.order) + 1, np.uint64)
     launch(
-        "tally", f"tally_joint_{_SUFFIX[values.dtype.itemsize]}", (_per_relabeling(values),), (_THREADS,),
+        "tally", f"tally_joint_{_SUFFIX[values.dtype.itemsize]}",
+        (_per_relabeling(values),), (_THREADS,),
         values, _shape(values), _pointer(skipped), *_ordered(values, pairs), np.int32(alternative),
         down, bins,
     )  # fmt: skip
@@ -78,7 +79,7 @@ def joint(
 
 
 def mark(values: Any, pairs: Joint, alternative: int, band: float) -> Any:
-    """Which relabellings float32 statistics, each wrong by up to `band`, cannot place: (I * J * S,).
+    """Relabellings that float32 statistics, wrong by up to `band`, cannot place: (I * J * S,).
 
     1 where a statistic lies within the band of its threshold, or a maximum over pairs within as
     much of one, so that some count could be another in exact arithmetic.
