@@ -5,17 +5,20 @@ bit). Both trips of the data, to the buckets and back, are streams: no index is 
 is never walked at random, which is what makes an argsort of 10^7 values slow.
 """
 
+from typing import Any
+
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from rsafast_kernels._native import native
 from rsafast_kernels._threads import num_threads
+from rsafast_kernels.device import namespace, on_gpu, to_gpu
 from rsafast_kernels.errors import InvalidInputError
+from rsafast_kernels.rank import gpu
 
 __all__ = ["average_ranks"]
 
 
-def average_ranks(values: ArrayLike) -> NDArray[np.float64]:
+def average_ranks(values: Any) -> Any:
     """Rank the values of each row from 1, ties sharing the mean of their ranks.
 
     Parameters
@@ -23,11 +26,11 @@ def average_ranks(values: ArrayLike) -> NDArray[np.float64]:
     values : (n,) or (k, n) array, n < 2**32
         Finite. float32 and float64 are read as they are, other numeric types as float64 (integers
         beyond 2**53 would collide there, and are refused). Rows are ranked separately. Never
-        modified.
+        modified. A CuPy array or torch CUDA tensor is ranked on its GPU.
 
     Returns
     -------
-    (n,) or (k, n) float64
+    (n,) or (k, n) float64, a NumPy array, or a CuPy array where the values are on a GPU
         Ranks 1..n; equal values (-0.0 equals 0.0) get the mean of the ranks they fill. The result
         is exact: it equals ``scipy.stats.rankdata(values, axis=-1)`` bit for bit, whatever the
         number of threads. Working memory is 10 bytes a value for rows beyond 16,384 values.
@@ -44,29 +47,34 @@ def average_ranks(values: ArrayLike) -> NDArray[np.float64]:
     >>> average_ranks([0.5, 0.1, 0.5, 0.9])
     array([2.5, 1. , 2.5, 4. ])
     """
-    array = _as_float(np.asarray(values))
+    there = on_gpu(values)
+    array = _as_float(to_gpu(values) if there else np.asarray(values))
     if array.ndim not in (1, 2):
         raise InvalidInputError(
             f"values must be (n,) or (k, n), got shape {array.shape}; reshape it first"
         )
-    rows = np.ascontiguousarray(np.atleast_2d(array))
+    xp = namespace(array)
+    rows = xp.ascontiguousarray(xp.atleast_2d(array))
     if rows.shape[1] >= 2**32:
         raise InvalidInputError(
             f"values holds {rows.shape[1]} values a row; the limit is 2**32 - 1"
         )
-    bad = native.first_non_finite(rows, num_threads())
+    bad = gpu.first_non_finite(rows) if there else native.first_non_finite(rows, num_threads())
     if bad >= 0:
         row, column = divmod(bad, rows.shape[1])
         where = f"[{row}, {column}]" if array.ndim == 2 else f"[{column}]"
         raise InvalidInputError(
-            f"values{where} is {rows[row, column]}; ranks need finite values: drop it or mask it"
+            f"values{where} is {float(rows[row, column])}; ranks need finite values: drop it or"
+            " mask it"
         )
+    if there:
+        return gpu.average_ranks(rows).reshape(array.shape)
     ranks = np.empty(rows.shape, dtype=np.float64)
     native.rank_average_ranks(rows, ranks, num_threads())
     return ranks.reshape(array.shape)
 
 
-def _as_float(array: NDArray[np.generic]) -> NDArray[np.floating]:
+def _as_float(array: Any) -> Any:
     if array.dtype in (np.float32, np.float64):
         return array.astype(array.dtype.newbyteorder("="), copy=False)
     if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:

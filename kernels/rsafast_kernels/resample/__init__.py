@@ -19,7 +19,7 @@ products   The pairs that a resample holds (two in five of a bootstrap's) are wr
 Memory: 8 bytes a pair and RDM, and working arrays that do not grow with the number of resamples:
 the prepared `b` of 16 resamples (at most 1 GiB), up to 32 RDMs of 16 resamples (at most 2 GiB over
 all threads), and 64 bytes a pair and thread. They are taken anew by every call: hand over a hundred
-resamples or more at a time.
+resamples or more at a time. On a GPU see gpu.py.
 """
 
 from dataclasses import dataclass
@@ -30,8 +30,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from rsafast_kernels._native import native
 from rsafast_kernels._threads import num_threads
-from rsafast_kernels.errors import InvalidInputError
+from rsafast_kernels.device import namespace, on_gpu, to_gpu
+from rsafast_kernels.errors import InvalidInputError, UnsupportedCaseError
 from rsafast_kernels.rank import average_ranks
+from rsafast_kernels.resample.gpu import GpuResampler
 
 __all__ = ["Products", "Resampler", "weighted_ranks"]
 
@@ -66,22 +68,26 @@ class Resampler:
 
     Parameters
     ----------
-    a, b : (M, pairs) and (N, pairs) float64 dissimilarities in squareform order
+    a, b : (M, pairs) and (N, pairs) float64 dissimilarities in squareform order; NumPy arrays, or
+        CuPy arrays on one GPU, which then makes the products
     n : stimuli, at most 16,383
     ranks : replace values by their average ranks in the resample
     centred : subtract the mean over the pairs of the resample
-    whitened : multiply by V^(-1/2) of the resample (without a mask only)
+    whitened : multiply by V^(-1/2) of the resample (without a mask, and on the CPU only)
     keep : (pairs,) bool, optional
         Pairs that count; values elsewhere are never read and may be NaN.
     groups : (N,) group of every RDM of `b`: 0, 0, 1, 1, 1, 2, ..., optional
         Where only the mean similarity to a group is asked for: the products of a whole group cost
         what those of one RDM do.
+    budget : bytes of GPU memory for working arrays, by default four fifths of what is free
 
     Raises
     ------
     InvalidInputError
         For shapes that do not fit `n`, for values that are not finite where `keep` is true, and for
         whitened products under a mask.
+    UnsupportedCaseError
+        For whitened products of CuPy arrays.
 
     Examples
     --------
@@ -95,8 +101,8 @@ class Resampler:
 
     def __init__(
         self,
-        a: ArrayLike,
-        b: ArrayLike,
+        a: Any,
+        b: Any,
         n: int,
         *,
         ranks: bool = False,
@@ -104,6 +110,7 @@ class Resampler:
         whitened: bool = False,
         keep: NDArray[np.bool_] | None = None,
         groups: ArrayLike | None = None,
+        budget: int | None = None,
     ) -> None:
         if not 2 <= n <= MAX_STIMULI:
             raise InvalidInputError(f"n must be from 2 to {MAX_STIMULI} stimuli, got {n}")
@@ -116,20 +123,35 @@ class Resampler:
         if whitened and self._masked:
             raise InvalidInputError("whitened products are not defined under a mask")
         self._ranks, self._centred, self._whitened = ranks, centred, whitened
-        sides = [_checked(v, pairs, name) for v, name in ((a, "a"), (b, "b"))]
+        there = on_gpu(a, b)
+        sides = [_checked(v, pairs, name, there) for v, name in ((a, "a"), (b, "b"))]
+        self._groups = groups
+        self._group_begin = _begins(groups, len(sides[1]))
+        self._gpu = None
+        if there:
+            if whitened:
+                raise UnsupportedCaseError(
+                    "whitened products have no GPU kernel; hand over NumPy arrays"
+                )
+            _check_finite_on_gpu(sides, self._keep)
+            self._gpu = GpuResampler(
+                sides[0], sides[1], n, self._keep, self._group_begin, ranks=ranks, centred=centred,
+                budget=budget,
+            )  # fmt: skip
+            return
         self._prepared: list[tuple[NDArray[Any], ...]] = [
             _sorted(v, self._keep, n) if ranks else (_padded(v, self._keep, n),) for v in sides
         ]
-        self._groups = groups
-        self._group_begin = _begins(groups, len(sides[1]))
         self._padded_keep = np.zeros(0, np.int32)
         if self._masked:
             counted = self._keep[None].astype(np.float64)
             self._padded_keep = _padded(counted, self._keep, n)[0].astype(np.int32)
 
     def __call__(self, weights: ArrayLike) -> Products:
-        """Products on the resamples `weights`, (R, n) counts of every stimulus."""
+        """Products on the resamples `weights`, (R, n) counts of every stimulus; NumPy arrays."""
         rows = _counts(weights, self._n)
+        if self._gpu is not None:
+            return Products(*self._gpu(rows))
         if self._ranks and self._whitened:
             return _joined([self._whitened_ranks(row) for row in rows], *self._sizes())
         # The side with fewer RDMs, or with groups, is the one that is held for all of the other.
@@ -153,8 +175,8 @@ class Resampler:
 
     def ranks(self, weights: ArrayLike) -> tuple[FloatArray, FloatArray]:
         """Average ranks (M, pairs) and (N, pairs) in one resample (n,); 0 for absent pairs."""
-        if not self._ranks:
-            raise InvalidInputError("ranks need a Resampler made with ranks=True")
+        if not self._ranks or self._gpu is not None:
+            raise InvalidInputError("ranks need a Resampler of NumPy arrays, made with ranks=True")
         row = _counts(np.asarray(weights)[None], self._n)[0]
         out = []
         for order, _, _, tied in self._prepared:
@@ -190,8 +212,9 @@ def weighted_ranks(values: ArrayLike, weights: ArrayLike) -> FloatArray:
     return out
 
 
-def _checked(values: ArrayLike, pairs: int, name: str) -> FloatArray:
-    rows = np.ascontiguousarray(values, np.float64)
+def _checked(values: Any, pairs: int, name: str, there: bool) -> Any:
+    rows = to_gpu(values) if there else values
+    rows = namespace(rows).ascontiguousarray(rows, np.float64)
     if rows.ndim != 2 or rows.shape[1] != pairs:
         raise InvalidInputError(f"{name} must be (RDMs, {pairs}), got {rows.shape}")
     return rows
@@ -226,6 +249,13 @@ def _begins(groups: ArrayLike | None, rdms: int) -> NDArray[np.int32]:
             f" {numbers.tolist()}"
         )
     return np.concatenate([[0], np.cumsum(np.bincount(numbers))]).astype(np.int32)
+
+
+def _check_finite_on_gpu(sides: list[Any], keep: NDArray[np.bool_]) -> None:
+    for values in sides:
+        xp = namespace(values)
+        if not bool((xp.isfinite(values) | ~xp.asarray(keep)).all()):
+            raise InvalidInputError("dissimilarities must be finite where keep is true")
 
 
 def _padded(values: FloatArray, keep: NDArray[np.bool_], n: int) -> FloatArray:
