@@ -83,6 +83,7 @@ def command(
     resume: _common.Resume = True,
     memory: _common.Memory = None,
     cluster: _common.Cluster = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     models_key: _common.ModelsKey = None,
     brain_key: _common.BrainKey = None,
     out: _common.Out = None,
@@ -104,7 +105,10 @@ def command(
     _common.check_output(figure, "--figure", FIGURES)
     _common.check_stream(
         stream,
-        refused={"--mask": mask, "--models-key": models_key, "--brain-key": brain_key},
+        refused={
+            "--mask": mask, "--models-key": models_key, "--brain-key": brain_key,
+            "--device cuda": device == "cuda",
+        },
         needing={
             "several files": more_models or len(brain) > 1, "--cluster": cluster,
             "--no-resume": not resume,
@@ -141,6 +145,7 @@ def command(
             read_rdms(models, key=models_key, missing=missing),
             read_rdms(brain[0], key=brain_key, missing=missing),
             mask=None if mask is None else _common.read_mask(mask, "--mask"),
+            device=device,
             **given,
         )
     written: list[Path] = ctx.obj

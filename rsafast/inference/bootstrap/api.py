@@ -14,7 +14,6 @@ from scipy.stats import t as student
 
 from rsafast.checks import check_integers
 from rsafast.comparators import FloatArray
-from rsafast.device import require_cpu
 from rsafast.errors import InvalidInputError
 from rsafast.inference.bootstrap.draws import jackknife_counts
 from rsafast.inference.bootstrap.intervals import (
@@ -112,9 +111,15 @@ def bootstrap(
     mask : (n, n) or (pairs,) bool, optional
         True where a pair counts. Ranks are taken inside the mask.
     ceiling : also resample the noise ceiling and test against its lower bound
-    memory_budget : bytes or a size like "2GB"; never changes a value
+    memory_budget : bytes or a size like "2GB"
+        For working arrays (2 GB by default; on a GPU most of what is free). On the CPU it never
+        changes a value, on a GPU at most the last digits.
     progress : show a bar on work longer than a second
-    device : {"auto", "cpu"}
+    device : {"auto", "cpu", "cuda"}
+        Where stimulus draws are scored. "auto" takes a GPU where there is one, and the CPU for what
+        has no GPU kernel: whitened comparators, Kendall's tau, and the ceilings of spearman and
+        rho-a. The draws are the same, and replicates agree to 1e-10; those of ranks of up to some
+        800 stimuli are the same numbers.
 
     Returns
     -------
@@ -127,6 +132,8 @@ def bootstrap(
         region or of one seed in one rule; more than half of the resamples without a value.
     UnsupportedCaseError
         ``ceiling=True`` with Kendall's tau; a mask with whitened comparators.
+    BackendUnavailableError
+        ``device="cuda"`` where it cannot run.
 
     Notes
     -----
@@ -149,7 +156,6 @@ def bootstrap(
     >>> result.estimates.shape, bool(result.p_pairwise[0, 0, 1] < 0.05)
     ((2, 1), True)
     """
-    require_cpu(device, "bootstrap")
     factors = check_factors(resample)
     check_interval(interval, level)
     check_integers(
@@ -157,7 +163,8 @@ def bootstrap(
     )
     study = prepare_study(
         models, brain, method=method, rules=rules, seeds=seeds, regions=regions, subjects=subjects,
-        mask=mask, match_subjects="subjects" in factors,
+        mask=mask, match_subjects="subjects" in factors, device=device,
+        gpu_budget=None if memory_budget is None else parse_bytes(memory_budget),
     )  # fmt: skip
     draws = seeded_draws(study, factors, int(n_resamples), int(seed))
     return bootstrap_of(

@@ -20,11 +20,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 from rsafast_kernels import threads
+from rsafast_kernels.device import to_gpu
 from rsafast_kernels.resample import Resampler, weighted_ranks
 
 from rsafast.comparators import Comparator, FloatArray
 from rsafast.errors import InvalidInputError, UnsupportedCaseError
 from rsafast.inference.bootstrap.draws import Counts
+from rsafast.inference.bootstrap.resampled import where_to_run
 from rsafast.inference.layout import Layout
 
 if TYPE_CHECKING:
@@ -42,9 +44,14 @@ class ResampledCeiling:
     layout : regions and subjects of the brain RDMs.
     brain : (N, pairs) dissimilarities of `n` stimuli.
     keep : (pairs,) pairs that count.
+    device : "auto", "cpu" or "cuda"; pools that are sums are products on resamples, which have a
+        GPU kernel unless whitened.
+    gpu_budget : bytes of GPU memory for working arrays, by default most of what is free.
 
     Raises
     ------
+    BackendUnavailableError
+        For "cuda" with pools of ranks or whitened comparators, and where there is no GPU.
     UnsupportedCaseError
         For Kendall's tau, whose pools have no form that can be resampled.
     InvalidInputError
@@ -58,6 +65,9 @@ class ResampledCeiling:
         brain: FloatArray,
         n: int,
         keep: NDArray[np.bool_],
+        *,
+        device: str = "cpu",
+        gpu_budget: int | None = None,
     ) -> None:
         if comparator.concordance:
             raise UnsupportedCaseError(
@@ -67,10 +77,17 @@ class ResampledCeiling:
         check_subjects(layout)
         self._comparator, self._layout, self._keep = comparator, layout, keep
         self._n, centred = n, comparator.centred
+        place = where_to_run(
+            device, f"the noise ceiling of {comparator.name} on resamples",
+            has_kernel=not (comparator.ranks or comparator.whitened),
+        )  # fmt: skip
         if comparator.ranks:
             self._ranker = Resampler(brain, brain[:1], self._n, ranks=True, keep=keep)
             return
-        self._plain = Resampler(brain, brain, self._n, centred=centred, keep=keep)
+        rdms = to_gpu(brain) if place == "cuda" else brain
+        self._plain = Resampler(
+            rdms, rdms, self._n, centred=centred, keep=keep, budget=gpu_budget
+        )
         self._whitened = (
             Resampler(brain, brain, self._n, centred=centred, whitened=True)
             if comparator.whitened

@@ -19,7 +19,11 @@ from rsafast.comparison import compare
 from rsafast.errors import InvalidInputError
 from rsafast.inference.bootstrap.ceiling import ResampledCeiling
 from rsafast.inference.bootstrap.draws import SEEDS, STIMULI, SUBJECTS, Counts, blocks, draw_counts
-from rsafast.inference.bootstrap.resampled import ResampledComparison
+from rsafast.inference.bootstrap.resampled import (
+    ResampledComparison,
+    has_gpu_kernel,
+    where_to_run,
+)
 from rsafast.inference.layout import Layout, study_layout
 from rsafast.io.provenance import input_hashes
 from rsafast.mask import as_pair_mask
@@ -153,6 +157,7 @@ class Study:
     keep : (pairs,) pairs that count.
     observed : (M, N) scores on the data.
     comparison : scores on resamples of the stimuli.
+    device, gpu_budget : as asked for, see `prepare_study`.
     """
 
     models: RDMs
@@ -162,6 +167,8 @@ class Study:
     keep: NDArray[np.bool_]
     observed: FloatArray
     comparison: ResampledComparison
+    device: str
+    gpu_budget: int | None
 
     @property
     def n_stimuli(self) -> int:
@@ -176,7 +183,11 @@ class Study:
     @property
     def described(self) -> dict[str, Any]:
         """Parameters of a result that speak of the data."""
-        return {"pairs": int(self.keep.sum()), "pairs_of": self.keep.size}
+        return {
+            "pairs": int(self.keep.sum()),
+            "pairs_of": self.keep.size,
+            "device": self.comparison.device,
+        }
 
     @property
     def hashes(self) -> dict[str, Any]:
@@ -199,8 +210,9 @@ class Study:
     def ceiling(self) -> Ceiling:
         """What gives its noise ceilings."""
         return ResampledCeiling(
-            self.comparator, self.layout, self.brain.vectors, self.brain.n_stimuli, self.keep
-        )
+            self.comparator, self.layout, self.brain.vectors, self.brain.n_stimuli, self.keep,
+            device=self.device, gpu_budget=self.gpu_budget,
+        )  # fmt: skip
 
 
 def prepare_study(
@@ -214,9 +226,18 @@ def prepare_study(
     subjects: str | Sequence[Any] | None = None,
     mask: ArrayLike | None = None,
     match_subjects: bool = False,
+    device: str = "cpu",
+    gpu_budget: int | None = None,
 ) -> Study:
-    """Align, check and score the data of a study; the arguments are those of `bootstrap`."""
+    """Align, check and score the data of a study.
+
+    The arguments are those of `bootstrap`; `gpu_budget` are bytes of GPU memory for working arrays,
+    by default most of what is free.
+    """
     comparator = get_comparator(method)
+    place = where_to_run(
+        device, f"the bootstrap of {comparator.name}", has_kernel=has_gpu_kernel(comparator)
+    )
     a, b = align(as_rdms(models, "models"), as_rdms(brain, "brain"))
     layout = study_layout(
         a, b, rules=rules, seeds=seeds, regions=regions, subjects=subjects,
@@ -226,7 +247,10 @@ def prepare_study(
     observed = compare(a, b, comparator.name, mask=None if mask is None else keep)
     return Study(
         models=a, brain=b, comparator=comparator, layout=layout, keep=keep, observed=observed,
-        comparison=ResampledComparison(comparator, a, b, keep),
+        comparison=ResampledComparison(
+            comparator, a, b, keep, device=place, gpu_budget=gpu_budget
+        ),
+        device=device, gpu_budget=gpu_budget,
     )  # fmt: skip
 
 

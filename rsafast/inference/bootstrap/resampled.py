@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from rsafast_kernels.device import fall_back, resolve, to_gpu
 from rsafast_kernels.resample import Products, Resampler
 from rsafast_kernels.resample.streaming import MAX_COUNT, ValueSums
 
@@ -22,6 +24,23 @@ _TOGETHER = 256  # resamples whose sums stay in a cache
 _SHARE = 1e-4  # of the squares that must be left by centring: errors of 1e-11 at most
 
 
+def where_to_run(device: str, what: str, *, has_kernel: bool) -> Literal["cpu", "cuda"]:
+    """Where `device` has `what` computed, which has a GPU kernel or not.
+
+    Said once where it has none and "auto" would take the GPU; raised for "cuda".
+    """
+    place = resolve(device, "cupy")
+    if place == "cuda" and not has_kernel:
+        fall_back(device, what)
+        return "cpu"
+    return place
+
+
+def has_gpu_kernel(comparator: Comparator) -> bool:
+    """Whether similarities on resamples can be computed on a GPU."""
+    return not (comparator.whitened or comparator.concordance)
+
+
 class ResampledComparison:
     """The comparison of two stacks of aligned RDMs, prepared once for any number of resamples.
 
@@ -32,6 +51,8 @@ class ResampledComparison:
     keep : (pairs,) bool, pairs that count.
     groups : (N,) group of every RDM of `b`, counted from 0 and in this order; for the mean
         similarity to each group, which is cheaper than the similarities that it is the mean of.
+    device : where similarities are computed; "cuda" for comparators that have a GPU kernel.
+    gpu_budget : bytes of GPU memory for working arrays, by default most of what is free.
     """
 
     def __init__(
@@ -41,6 +62,9 @@ class ResampledComparison:
         b: RDMs,
         keep: NDArray[np.bool_] | None = None,
         groups: NDArray[np.int64] | None = None,
+        *,
+        device: Literal["cpu", "cuda"] = "cpu",
+        gpu_budget: int | None = None,
     ) -> None:
         self._comparator, self._a, self._b = comparator, a, b
         keep = np.ones(a.vectors.shape[1], bool) if keep is None else keep
@@ -49,22 +73,25 @@ class ResampledComparison:
         if comparator.whitened and not keep.all():
             raise InvalidInputError(f"{comparator.name} takes no mask; use pearson or spearman")
         self._keep, self._groups = keep, groups
+        self.device, self._gpu_budget = device, gpu_budget
         # Only of vectors of one length is the product with their sum that with their mean.
         self._summed = groups is not None and comparator.normalised and not comparator.concordance
         plain = comparator.normalised and not (
             comparator.ranks or comparator.whitened or comparator.concordance
         )
         few = a.n_rdms * b.n_rdms <= _FEW * (a.n_rdms + b.n_rdms)
-        sums = plain and few and groups is None and bool(keep.all())
+        sums = plain and few and groups is None and bool(keep.all()) and device == "cpu"
         self._values = self._scaled() if sums else None
         self._resampler = None if sums or comparator.concordance else self._prepared()
 
     def _prepared(self) -> Resampler:
         comparator = self._comparator
+        sides = self._a.vectors, self._b.vectors
+        a, b = map(to_gpu, sides) if self.device == "cuda" else sides
         return Resampler(
-            self._a.vectors, self._b.vectors, self._a.n_stimuli, ranks=comparator.ranks,
-            centred=comparator.centred, whitened=comparator.whitened, keep=self._keep,
-            groups=self._groups if self._summed else None,
+            a, b, self._a.n_stimuli, ranks=comparator.ranks, centred=comparator.centred,
+            whitened=comparator.whitened, keep=self._keep,
+            groups=self._groups if self._summed else None, budget=self._gpu_budget,
         )  # fmt: skip
 
     def _scaled(self) -> FloatArray:
