@@ -24,7 +24,7 @@ from typing import NamedTuple
 import pytest
 
 import rsafast
-from rsafast.cli import app
+from rsafast.cli import app, main
 
 ROOT = Path(__file__).resolve().parents[1]
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
@@ -95,23 +95,18 @@ def test_readme_runs_as_printed(tmp_path: Path) -> None:
 
 
 @pytest.mark.data
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "page",
     [
-        pytest.param("tutorial.md", marks=pytest.mark.slow),
-        pytest.param("study.md", marks=pytest.mark.slow),
-        pytest.param("large.md", marks=pytest.mark.slow),
+        "tutorial.md", "study.md", "large.md",
         *(
-            pytest.param(f"data-sets/{path.name}", marks=pytest.mark.slow)
-            for path in sorted((ROOT / "docs" / "data-sets").glob("*.md"))
-        ),
-        *(f"inference/{path.name}" for path in sorted((ROOT / "docs" / "inference").glob("*.md"))),
-        *(
-            pytest.param(f"training/{path.name}", marks=pytest.mark.slow)  # they train networks
-            for path in sorted((ROOT / "docs" / "training").glob("*.md"))
+            f"{folder}/{path.name}"
+            for folder in ("data-sets", "inference", "training")
+            for path in sorted((ROOT / "docs" / folder).glob("*.md"))
         ),
     ],
-)
+)  # fmt: skip
 def test_pages_run_as_printed(tmp_path: Path, data_dir: Path, page: str) -> None:
     (tmp_path / "data").symlink_to(data_dir)
     run_document(ROOT / "docs" / page, tmp_path)
@@ -128,14 +123,9 @@ def test_figures_are_drawn_from_the_data(tmp_path: Path, data_dir: Path) -> None
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS, *(f"data {name}" for name in DATA_COMMANDS)])
-def test_every_command_explains_itself(command: str) -> None:
-    words = [*command.split(), "--help"]
-    code = "import sys; from rsafast.cli import main; sys.exit(main())"
-    done = subprocess.run(
-        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0
-    assert "Example: rsafast" in done.stdout
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command.split(), "--help"]) == 0
+    assert "Example: rsafast" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -428,6 +428,7 @@ def test_corrected_variance_is_unbiased_for_random_effects_of_every_order(factor
         assert total == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 def test_corrected_variance_matches_a_simulation_of_three_factors() -> None:
     """Random effects with every interaction: mean corrected variance = true variance of the mean"""
     rng = np.random.default_rng(0)

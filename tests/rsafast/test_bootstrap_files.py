@@ -111,6 +111,7 @@ def test_files_of_ranks_are_taken_as_they_are(tmp_path, dtype):
     assert_close(found, rf.bootstrap_files(files[0], files[1], **OPTIONS), 1e-12)
 
 
+@pytest.mark.slow
 def test_classes_of_many_ranks_move_replicates_by_little():
     models, brain = (lazy(x, metric="euclidean") for x in features(500, 2, 2))
     found = rf.bootstrap_files(models, brain, n_resamples=100)
@@ -119,6 +120,7 @@ def test_classes_of_many_ranks_move_replicates_by_little():
     np.testing.assert_allclose(found.replicates, whole.replicates, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_neither_budget_nor_panels_change_a_bit(tmp_path, method, monkeypatch):
     x, y = features(300, 2, 2)
@@ -163,6 +165,7 @@ def test_a_run_that_died_goes_on(tmp_path, monkeypatch, after):
     assert [path.name for path in tmp_path.iterdir()] == ["result.h5"]
 
 
+@pytest.mark.slow
 def test_other_data_or_no_resume_start_anew_and_more_resamples_go_on(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "BLOCK", 100)
     models, brain = map(lazy, features(64, 2, 2))
@@ -302,7 +305,7 @@ def test_command_line_refuses_what_does_not_go_together(tmp_path, monkeypatch, c
 RUN = """
 import sys
 import numpy as np, rsafast as rf
-x = np.random.default_rng(0).standard_normal((3, 900, 64)).astype(np.float32)
+x = np.random.default_rng(0).standard_normal((3, 600, 64)).astype(np.float32)
 a, *b = map(rf.lazy_rdm, x)
 rf.bootstrap_files(a, b, n_resamples=2_000, resample=("stimuli", "subjects"),
                    out=sys.argv[1] + "/result.h5")

@@ -136,6 +136,7 @@ def test_files_of_ranks_are_taken_as_they_are(tmp_path, definition):
         assert_same(got, rf.noise_ceiling_files(files), 1e-12)
 
 
+@pytest.mark.slow
 def test_ranks_of_both_kinds_and_values_make_one_pool(tmp_path):
     """More pairs than steps, so that ranks in steps are on another scale than the others."""
     files = stored(tmp_path, patterns(4, 420))
@@ -189,6 +190,7 @@ def test_sums_that_rounding_ties_move_a_ceiling_no_more_than_is_said(tmp_path, t
 # ---- budget --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("definition", ["rank-average", "average"])
 def test_pools_in_turns_are_pools_at_once(tmp_path, batches, monkeypatch, definition):
     files = stored(tmp_path, patterns(5, channels=9))  # in many binades, whose tables are large

@@ -29,7 +29,7 @@ from rsafast.ondisk import bootstrap, compute, plan, ranks, rows, work
 from rsafast.ondisk.plan import choose_orbits
 
 OPTIONS = {"n_permutations": 4_000}
-DEATHS = 6
+DEATHS = 4
 
 
 @pytest.fixture
@@ -58,6 +58,7 @@ def test_a_cluster_gives_the_same_bits(tmp_path, inline):
     assert_same(found, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("many_tasks")
 def test_a_test_goes_on_from_one_cluster_to_another_and_to_none(tmp_path, inline, monkeypatch):
     a, b = related(404, 2)
@@ -119,6 +120,7 @@ def test_rank_files_have_the_same_bits(tmp_path, inline, stored):
     assert (small.name, small.measure) == (whole.name, whole.measure)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("many_panels")
 def test_files_go_on_from_one_cluster_to_another_and_to_none(tmp_path, inline):
     calls = {
@@ -159,7 +161,7 @@ def test_bad_input_is_refused_by_workers_as_it_is_here(tmp_path, inline):
 
 @contextmanager
 def killed_workers():
-    """A cluster of four workers two of which are killed, three times; yields it and the deaths."""
+    """A cluster of four workers two of which are killed, twice; yields it and the deaths."""
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 100}),
         LocalCluster(4, threads_per_worker=1, dashboard_address=None) as cluster,
@@ -317,6 +319,7 @@ def test_workers_that_compute_other_bits_are_refused(tmp_path):
     assert not (tmp_path / ".a.h5.partial").exists()
 
 
+@pytest.mark.slow
 def test_commands_take_a_cluster(tmp_path, inline, capsys):
     np.save(tmp_path / "x.npy", steps())
     rdm, ranked, result = (str(tmp_path / name) for name in ("rdm.h5", "ranks.h5", "result.h5"))

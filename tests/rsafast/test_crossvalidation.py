@@ -391,6 +391,7 @@ def test_bootstrap_variance_is_that_of_rsatoolbox(rng):
     assert np.abs(result.standard_error[:, 0] - np.sqrt(variances)).max() < 1e-10
 
 
+@pytest.mark.slow
 def test_bootstrap_is_reproducible_and_counts_what_fails(rng):
     parts, brain = simulated(rng, 14, subjects=5)
     options = {"n_resamples": 40, "progress": False, "seed": 4, "subject_folds": 2}

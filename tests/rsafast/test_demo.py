@@ -161,6 +161,7 @@ def test_test_on_the_files_repeats_the_result(ran, capsys):
     assert [pair["p_value"] for pair in pairs] == demo.result.p_value.ravel().tolist()
 
 
+@pytest.mark.slow
 def test_same_seed_same_data(ran):
     demo, _, _ = ran
     images, classes, _ = digits()
@@ -169,6 +170,7 @@ def test_same_seed_same_data(ran):
     assert not np.isclose(other.mean.vectors, demo.brain.mean.vectors).all(axis=1).any()
 
 
+@pytest.mark.slow
 def test_the_peer_is_measured():
     pytest.importorskip("skbio")
     from rsafast.demo.peers import fastest_peer

@@ -260,6 +260,7 @@ print(json.dumps([r.exceedances.tolist(), (r.p_value_fwer * n).round().tolist(),
 """
 
 
+@pytest.mark.slow
 def test_counts_do_not_depend_on_the_instruction_set(random_rdm, rng, tmp_path):
     models, brain, keywords = problem(random_rdm, rng, 31, "mask")
     np.savez(tmp_path / "data.npz", models=models, brain=brain, mask=keywords["mask"])

@@ -27,15 +27,15 @@ EXPERIMENTS = {
     "order": (120, 92), "layer": (200, 92), "seeds": (80, 92),
 }  # fmt: skip
 STIMULI, SUBJECTS, BOTH = ("stimuli",), ("subjects",), ("stimuli", "subjects")
-# Intervals that hold the truth in 85 % of studies and not 95 % fail with probability .86 of 250
-# studies (.996 of 500, .75 of 200, .33 of 100), in 80 % with .8 of 100 and .99 of 200; those that
-# hold it in 95 % fail with less than 1e-5.
+# Intervals that hold the truth in 85 % (80 %) of studies and not 95 % fail with probability .98
+# (1.00) of 400 studies, .86 (.999) of 250, .75 (.99) of 200, .33 (.81) of 100, .18 (.55) of 60;
+# those that hold it in 95 % fail with less than 4e-5.
 DESIGNS = [
     truth.Design("moderate noise", 92, "pearson", (STIMULI, BOTH), 250),
-    truth.Design("moderate noise", 92, "pearson", (SUBJECTS,), 500),
+    truth.Design("moderate noise", 92, "pearson", (SUBJECTS,), 400),
     truth.Design("strong noise", 92, "pearson", (BOTH,), 200, (10,)),
     truth.Design("moderate noise", 92, "spearman", (STIMULI,), 100, (10,)),
-    truth.Design("as measured", 720, "pearson", (SUBJECTS,), 100),
+    truth.Design("as measured", 720, "pearson", (SUBJECTS,), 60),
 ]
 # Studies of subjects alone draw from a population of measured ones, which is exact at any size.
 SIZE = {"pearson": 0.05, "spearman": 0.1}

@@ -111,6 +111,7 @@ def things(data_dir):
     return layers
 
 
+@pytest.mark.slow
 def test_embeddings_of_things_agree_as_published(things):
     models = rf.compute_rdms({name: things[name] for name in PUBLISHED_THINGS})
     brain = rf.compute_rdms({"Group1": things["Group1"]})

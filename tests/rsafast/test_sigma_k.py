@@ -79,6 +79,7 @@ def test_matches_rsatoolbox_on_random_rdms(monkeypatch, rng, method, n):
     assert np.abs(got - peer(monkeypatch, a, b, method, sigma)).max() < 1e-8
 
 
+@pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.parametrize(("n", "method"), [(78, "corr_cov"), (92, "cosine_cov")])
 def test_matches_rsatoolbox_on_fmri(monkeypatch, data_dir, rng, n, method):
@@ -131,6 +132,7 @@ def test_follows_the_order_of_a(rng):
     assert abs(got - flipped)[0, 0] < 1e-12
 
 
+@pytest.mark.slow
 def test_700_conditions_take_seconds(rng):
     n = 700
     a, b = (rf.RDMs.from_vectors(rng.random((2, n * (n - 1) // 2))) for _ in range(2))

@@ -11,6 +11,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import pytest
+from blank_figures import leave_figures_blank
 from scipy.stats import rankdata, spearmanr
 
 import rsafast as rf
@@ -33,7 +34,7 @@ rules = ["untrained", "bp", "stdp"]
 seeds = [0, 1]
 epochs = 2
 checkpoints = [0, 1, 2]
-n_train = 256
+n_train = 128
 
 [stimuli]
 images = "digits"
@@ -191,7 +192,9 @@ def test_embedded_images_and_brains_are_of_the_same_stimuli():
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     (folder / "tiny.toml").write_text(TINY)
-    assert main(["study", str(folder / "tiny.toml"), "--out", str(folder / "out"), "-q"]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        leave_figures_blank(patch)
+        assert main(["study", str(folder / "tiny.toml"), "--out", str(folder / "out"), "-q"]) == 0
     return folder
 
 
@@ -240,7 +243,10 @@ def test_tables_agree_with_the_library_on_what_the_stages_left(finished):
 
 
 @pytest.mark.slow
-def test_a_changed_line_runs_what_depends_on_it_and_nothing_else(finished, tmp_path, capsys):
+def test_a_changed_line_runs_what_depends_on_it_and_nothing_else(
+    finished, tmp_path, capsys, monkeypatch
+):
+    leave_figures_blank(monkeypatch)
     changed = tmp_path / "changed.toml"
     out = ["--out", str(finished / "out")]
     before = tables(finished / "out")

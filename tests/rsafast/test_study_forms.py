@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from blank_figures import leave_figures_blank
 from html_page import Page
 from test_study import TINY
 
@@ -137,7 +138,7 @@ def test_the_plan_has_every_stage_once(tmp_path):
 
 
 @pytest.mark.slow
-def test_both_forms_run_and_the_report_says_first_what_changes(tmp_path):
+def test_both_forms_run_and_the_report_says_first_what_changes(tmp_path, monkeypatch):
     out, cache = tmp_path / "out", tmp_path / "cache"
     said = []
     run_study(written(tmp_path), out, cache=cache, quiet=True, say=said.append)
@@ -169,6 +170,7 @@ def test_both_forms_run_and_the_report_says_first_what_changes(tmp_path):
     ):  # fmt: skip
         assert phrase in warned, phrase
 
+    leave_figures_blank(monkeypatch)
     again = []
     run_study(written(tmp_path), tmp_path / "second", cache=cache, quiet=True, say=again.append)
     assert not [line for line in again if ": made in" in line]

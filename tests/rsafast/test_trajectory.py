@@ -631,6 +631,7 @@ def test_degenerate_resamples_are_counted_and_reported():
 # ---------------------------------------------------------------- calibration
 
 
+@pytest.mark.slow
 def test_grouped_jackknife_of_many_stimuli_agrees_with_that_of_each():
     models, brain = study(n=150, rules=1, seeds=2, epochs=2, layers=1, regions=1, subjects=2)
     result = run(models, brain, resample="stimuli", n_resamples=50)

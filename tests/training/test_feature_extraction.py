@@ -274,6 +274,7 @@ def checkpoints() -> list[Checkpointed]:
     ]
 
 
+@pytest.mark.slow
 def test_the_file_is_read_with_every_checkpoint_layer_and_label(
     tmp_path: Path, stimuli: Stimuli
 ) -> None:
@@ -315,6 +316,7 @@ def test_the_file_is_read_with_every_checkpoint_layer_and_label(
     assert (record["batch_size"], record["stimulus_set"]) == (3, "test")
 
 
+@pytest.mark.slow
 def test_a_run_gives_its_networks_as_they_were_trained(tmp_path: Path, stimuli: Stimuli) -> None:
     config = TrainConfig(
         "bp", seeds=(3,), epochs=1, checkpoints=(0, 1), n_train=128, stack="together"
@@ -373,6 +375,7 @@ def test_images_are_decoded_once_for_all_checkpoints_and_sizes(
     assert sorted(decoded) == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_stimuli(tmp_path: Path, rng: np.random.Generator) -> None:
     made = make_stimuli(tmp_path, rng, 100)
     network = nn.Sequential(nn.Conv2d(3, 64, 1))

@@ -287,6 +287,7 @@ def test_networks_by_name_need_their_weights(tmp_path: Path) -> None:
         load_network("resnet50", tmp_path / "w.pth")
 
 
+@pytest.mark.slow
 def test_resnet50_by_name_is_the_network_of_its_file(tmp_path: Path) -> None:
     model = ResNet50()
     draws = torch.Generator().manual_seed(0)
@@ -313,6 +314,7 @@ def test_a_published_file_is_read_and_not_taken_for_another_network(data_dir: Pa
         ResNet50(1, 10).load_published(path)
 
 
+@pytest.mark.slow
 def test_it_is_built_by_name_and_trains_on_images_of_any_size() -> None:
     model = build_model("resnet50", (0, 1), 4, init="resnet", blocks=BLOCKS, width=WIDTH)
     assert isinstance(model, ResNet50)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rsafast_kernels import device
 from rsafast_kernels.errors import BackendUnavailableError, InvalidInputError
 from rsafast_training import batchnorm
 from rsafast_training.checkpoints import (
@@ -27,6 +28,8 @@ from rsafast_training.checkpoints import (
 from rsafast_training.config import TrainConfig
 from rsafast_training.data import load_dataset
 from rsafast_training.loop import Progress, accuracy
+from rsafast_training.rules.backprop import Backprop
+from rsafast_training.rules.base import StepResult
 from rsafast_training.trainer import train
 from safetensors.torch import save
 
@@ -64,6 +67,7 @@ def test_a_run_holds_what_its_configuration_asks_for(run: Path) -> None:
     assert (table.loc[table["epoch"] > 0, "drift/conv1"] > 0).all()
 
 
+@pytest.mark.slow
 def test_seeds_together_and_one_by_one_are_the_same_networks(run: Path, tmp_path: Path) -> None:
     alone = train(replace(SMALL, stack="one-by-one"), tmp_path)
     for s in SMALL.seeds:
@@ -73,6 +77,7 @@ def test_seeds_together_and_one_by_one_are_the_same_networks(run: Path, tmp_path
             torch.testing.assert_close(value, theirs[name], rtol=0, atol=2e-3 * scale, msg=name)
 
 
+@pytest.mark.slow
 def test_automatic_stacking_says_what_it_measured(tmp_path: Path) -> None:
     folder = train(replace(SMALL, stack="auto", epochs=1), tmp_path)
     _, stored = read_run(folder)
@@ -128,6 +133,7 @@ def test_identity_statistics_normalise_nothing(run: Path) -> None:
         assert (value == (1 if name.endswith("var") else 0)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("regime", ["frozen", "none", "identity", "clean"])
 def test_every_regime_trains_and_is_what_its_test_accuracy_was_measured_with(
     regime: str, tmp_path: Path
@@ -175,6 +181,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(run: Path, tmp_path: Path, 
     assert metrics_table(resumed)[kept].equals(metrics_table(run)[kept])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["fa", "pc", "stdp"])
 def test_every_rule_resumes_to_the_same_bits(rule: str, tmp_path: Path) -> None:
     config = replace(SMALL, rule=rule, seeds=(3,), name="", batch_norm="")
@@ -293,7 +300,7 @@ def test_too_many_images_and_absent_devices_are_refused_before_anything_is_writt
     with pytest.raises(InvalidInputError, match="n_train must be from 1 to the 1500"):
         train(replace(SMALL, n_train=2000), tmp_path)
     if not torch.cuda.is_available():
-        with pytest.raises(BackendUnavailableError, match="use 'cpu'"):
+        with pytest.raises(BackendUnavailableError, match=r"use device='cpu'"):
             train(replace(SMALL, device="cuda"), tmp_path)
     assert not list(tmp_path.rglob("*.safetensors"))
 
@@ -346,6 +353,7 @@ def test_folders_without_runs_and_epochs_without_checkpoints_say_so(
         find_checkpoints(run, epochs=[7])
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_said_and_leaves_the_run_to_be_resumed(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -366,3 +374,53 @@ def test_a_full_disk_is_said_and_leaves_the_run_to_be_resumed(
     monkeypatch.undo()
     assert not list(tmp_path.rglob("*.tmp"))
     assert files(train(SMALL, tmp_path, resume=True)) == files(run)
+
+
+# ---- a GPU that is full ------------------------------------------------------------------------
+
+
+def full_gpu(*_: object, **__: object) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a")
+
+
+def test_a_full_gpu_is_said_with_the_ways_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Backprop, "learn", full_gpu)
+    with pytest.raises(
+        BackendUnavailableError,
+        match=r"batch_size=128 on 2 seeds \(CUDA out of memory\).*resume=True.*smaller batch_size",
+    ):
+        train(SMALL, tmp_path)
+
+
+def test_seeds_that_do_not_fit_together_train_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn = Backprop.learn
+
+    def one_fits(rule: Backprop, images: torch.Tensor, labels: torch.Tensor) -> StepResult:
+        return full_gpu() if len(rule.seeds) > 1 else learn(rule, images, labels)
+
+    monkeypatch.setattr(Backprop, "learn", one_fits)
+    stored = read_run(train(replace(SMALL, stack="auto", epochs=1), tmp_path))[1]
+    assert stored["groups"] == [[3], [8]]
+    assert "2 seeds together do not fit" in stored["stacking"]
+
+
+def test_auto_is_the_cpu_where_there_is_no_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "cuda_missing", lambda *_: "no driver")
+    config = TrainConfig("untrained", seeds=(3,), n_train=128)
+    assert config.device == "auto"
+    folder = train(config, tmp_path)
+    stored = TrainConfig.from_json(read_run(folder)[1]["config"])
+    assert stored.device == "cpu"  # where it ran
+    assert stored.differences(config) == []
+    assert train(config, tmp_path, resume=True) == folder
+
+
+def test_an_unknown_device_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="device must be one of auto, cpu, cuda, got 'gpu'"):
+        replace(SMALL, device="gpu")  # type: ignore[arg-type]
