@@ -81,7 +81,7 @@ def command(
         str,
         typer.Option(help="Seeds together, one-by-one, or auto: whichever is faster here."),
     ] = "auto",
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with runs in OUT.", show_default="off")
     ] = False,

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
+from rsafast_kernels.device import Device
+from rsafast_kernels.device import check as check_device
 from rsafast_kernels.errors import InvalidInputError
 
 from rsafast_training.batchnorm import check_regime
@@ -48,7 +50,8 @@ class TrainConfig:
     settings : of the rule, by name; see :func:`rsafast_training.rules.rule_settings`.
     stack : "together", "one-by-one", or "auto": whichever a measurement of a few steps finds
         faster. The results agree but for rounding.
-    device : "cpu" or "cuda".
+    device : "cpu", "cuda", or "auto": a GPU where one is usable. The results agree but for
+        rounding.
     """
 
     rule: str
@@ -68,7 +71,7 @@ class TrainConfig:
     init: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     stack: Stack = "auto"
-    device: str = "cpu"
+    device: Device = "auto"
 
     def __post_init__(self) -> None:
         """Check every field, and fill in what follows from the others."""
@@ -87,6 +90,7 @@ class TrainConfig:
             raise InvalidInputError(f"stack is {self.stack!r}; choose auto, together or one-by-one")
         if self.subset not in ("per-seed", "shared"):
             raise InvalidInputError(f"subset is {self.subset!r}; choose per-seed or shared")
+        check_device(self.device)
         self._check_numbers()
         kept = {e for e in self.checkpoints if e <= self.epochs} | {self.epochs}
         suffix = "" if self.profile == "corrected" else f"-{self.profile}"

@@ -14,6 +14,8 @@ from rsafast_kernels.feedback import feedback_conv2d, feedback_linear
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rsafast_training.randomness import from_host
+
 __all__ = ["BatchNorm2d", "Conv2d", "Dropout", "Linear", "maps_to_vectors"]
 
 
@@ -152,7 +154,11 @@ class Dropout(nn.Module):
             return x
         if len(self.generators) != len(x):
             raise RuntimeError(f"dropout of {len(x)} seeds has {len(self.generators)} generators")
-        draws = torch.stack([torch.rand(x.shape[1:], generator=g) for g in self.generators])
+        shape = x.shape[1:]
+        draws = from_host(
+            lambda: torch.stack([torch.rand(shape, generator=g) for g in self.generators]),
+            x.device,
+        )
         return x * (draws >= self.rate).to(x) / (1 - self.rate)
 
 

@@ -28,6 +28,7 @@ from rsafast_training.checkpoints import (
 )
 from rsafast_training.config import TrainConfig
 from rsafast_training.data import Augment, Batches, ImageData
+from rsafast_training.graphs import stepper_of
 from rsafast_training.layers import Dropout
 from rsafast_training.models import StackedModel
 from rsafast_training.randomness import generators
@@ -112,6 +113,7 @@ class Group:
         self.report, self.share = report, share
         self.batches = make_batches(config, data, seeds)
         self.model, self.rule = make_networks(config, info, seeds)
+        self.step = stepper_of(self.rule, config.device)
         self.initial = {n: w.detach().clone() for n, w in self.model.weights().items()}
         self.untrained = info.build(seeds).to(config.device)
         self._control_clean: batchnorm.Statistics | None = None  # the same at every epoch
@@ -147,14 +149,17 @@ class Group:
     def _epoch(self, epoch: int) -> tuple[Tensor, Tensor]:
         """Mean loss and accuracy of every seed, (S,), over the batches of an epoch."""
         start_epoch(self.model, self.rule, epoch)
-        loss, correct, seen = torch.zeros(len(self.seeds)), torch.zeros(len(self.seeds)), 0
+        loss = torch.zeros(len(self.seeds), device=self.config.device)
+        correct, seen = torch.zeros_like(loss), 0
         steps = len(self.batches)
         for step, (images, labels) in enumerate(self.batches.epoch(self.seeds, epoch), start=1):
-            result = self.rule.step(images, labels)
-            loss += result.loss.cpu()
-            correct += result.correct.cpu()
+            result = self.step(images, labels)
+            loss += result.loss
+            correct += result.correct
             seen += labels.shape[-1]
-            self._say(epoch, step, float(correct.mean()) / seen)
+            if self.report is not None:  # else a GPU need not be waited for
+                self._say(epoch, step, float(correct.mean()) / seen)
+        self.step.end_epoch()
         if not loss.isfinite().all():
             seed = self.seeds[int((~loss.isfinite()).nonzero()[0, 0])]
             raise InvalidInputError(

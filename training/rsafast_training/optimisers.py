@@ -11,6 +11,7 @@ import torch
 from rsafast_kernels.errors import InvalidInputError
 from torch import Tensor, nn
 
+CAPTURABLE = ("cuda",)  # devices on which torch's own adam and adamw read nothing from the host
 _KINDS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 
 
@@ -72,6 +73,8 @@ class Optimiser:
             options["momentum"] = settings.momentum
         else:
             options["eps"] = settings.eps
+            # Counts its steps where the parameters are, so that it can be recorded and replayed.
+            options["capturable"] = all(p.device.type in CAPTURABLE for p in self.parameters)
         self._torch = _KINDS[settings.optimiser](self.parameters, **options)
 
     def start_epoch(self, epoch: int) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 
 import torch
 from rsafast_kernels.atomic import PathInput, alone, check_writable
+from rsafast_kernels.device import resolve
 from rsafast_kernels.errors import BackendUnavailableError, InvalidInputError
 
 from rsafast_training.checkpoints import (
@@ -26,6 +28,7 @@ from rsafast_training.checkpoints import (
 )
 from rsafast_training.config import TrainConfig
 from rsafast_training.data import ImageData, load_dataset
+from rsafast_training.graphs import WARM_UP, stepper_of
 from rsafast_training.loop import Group, Report, make_batches, make_networks, start_epoch
 
 _TRIAL_STEPS = 3  # of each way of training, after one that warms up
@@ -62,20 +65,44 @@ def train(
         (with it) or that another process is training, and a folder that cannot be written. Nothing
         is overwritten.
     BackendUnavailableError
-        For a device that is not here.
+        For a device that is not here; for a GPU whose memory is too small.
+
+    Notes
+    -----
+    On a GPU, steps are replayed as CUDA graphs (:mod:`rsafast_training.graphs`). Products are never
+    rounded to TF32, and cuDNN's algorithms are those that give the same bits every time.
     """
-    if config.device.startswith("cuda") and not torch.cuda.is_available():
-        raise BackendUnavailableError("device 'cuda' is not available to torch here; use 'cpu'")
+    config = replace(config, device=resolve(config.device, "torch", "triton"))
     folder = Path(out) / config.name
     _check_folder(folder, config, resume)
     data = load_dataset(config.data, cache_dir=cache_dir, image_size=config.image_size)
     data = _normalised(config, data)
     info = _describe(config, data)
-    with alone(folder, "trains this run"):
+    with alone(folder, "trains this run"), _exact_convolutions(), _said_if_full(config):
         groups = _groups(folder, config, info, data)
         for index, seeds in enumerate(groups):
             Group(config, info, data, folder, seeds, report, share=(index, len(groups))).run()
     return folder
+
+
+@contextmanager
+def _exact_convolutions() -> Iterator[None]:
+    with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+        yield
+
+
+@contextmanager
+def _said_if_full(config: TrainConfig) -> Iterator[None]:
+    """Turn torch's report of a full GPU into the ways out."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        stacked = " and stack='one-by-one'" if len(config.seeds) > 1 else ""
+        raise BackendUnavailableError(
+            f"the memory of the GPU is too small for batch_size={config.batch_size} on "
+            f"{len(config.seeds)} seeds ({str(error).split('.')[0]}); go on with this run on the "
+            f"CPU (device='cpu', resume=True), or begin another with a smaller batch_size{stacked}"
+        ) from None
 
 
 def _check_folder(folder: Path, config: TrainConfig, resume: bool) -> None:
@@ -168,7 +195,11 @@ def _stacking(config: TrainConfig, info: RunInfo, data: ImageData) -> tuple[bool
         return True, "one seed, or nothing to train"
     if config.stack != "auto":
         return config.stack == "together", f"asked for: {config.stack}"
-    together = _seconds_a_step(config, info, data, config.seeds)
+    try:
+        together = _seconds_a_step(config, info, data, config.seeds)
+    except torch.OutOfMemoryError:
+        torch.cuda.empty_cache()
+        return False, f"{len(config.seeds)} seeds together do not fit in the memory of the GPU"
     alone = _seconds_a_step(config, info, data, config.seeds[:1]) * len(config.seeds)
     said = (
         f"{len(config.seeds)} seeds take {1e3 * together:.1f} ms a step together, "
@@ -184,15 +215,17 @@ def _seconds_a_step(
     model, rule = make_networks(config, info, seeds)
     batches = make_batches(config, data, seeds).epoch(seeds, 1)
     start_epoch(model, rule, 1)
+    step = stepper_of(rule, config.device)
+    warm_up = WARM_UP if config.device == "cuda" else 0
     best = float("inf")
-    for _, (images, labels) in zip(range(1 + _TRIAL_STEPS), batches, strict=False):
+    for _, (images, labels) in zip(range(warm_up + 1 + _TRIAL_STEPS), batches, strict=False):
         started = time.perf_counter()
-        rule.step(images, labels)
+        step(images, labels)
         _finish(config.device)
         best = min(best, time.perf_counter() - started)
     return best
 
 
 def _finish(device: str) -> None:
-    if device.startswith("cuda"):
+    if device == "cuda":
         torch.cuda.synchronize()

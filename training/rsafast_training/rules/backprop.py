@@ -29,7 +29,7 @@ class GradientRule(Rule):
         """Set the learning rate."""
         self.optimiser.start_epoch(epoch)
 
-    def step(self, images: Tensor, labels: Tensor) -> StepResult:
+    def learn(self, images: Tensor, labels: Tensor) -> StepResult:
         """Forward, backward, optimiser."""
         self.optimiser.zero_grad()
         result = self.accumulate_gradients(images, labels)
@@ -81,6 +81,6 @@ class Untrained(Rule):
     name = "untrained"
     Settings: ClassVar[type] = UntrainedSettings
 
-    def step(self, images: Tensor, labels: Tensor) -> StepResult:
+    def learn(self, images: Tensor, labels: Tensor) -> StepResult:
         """Change nothing."""
         return StepResult.of_logits(self.model(images), labels)

@@ -59,9 +59,26 @@ class Rule(ABC):
     def start_epoch(self, epoch: int) -> None:  # noqa: B027
         """Prepare for an epoch, counted from 1. Everything drawn depends on (seed, epoch) only."""
 
-    @abstractmethod
     def step(self, images: Tensor, labels: Tensor) -> StepResult:
         """Learn from images (S, N, C, H, W) and labels (S, N)."""
+        self.prepare(labels.shape[-1])
+        return self.learn(images, labels)
+
+    def prepare(self, samples: int) -> None:  # noqa: B027
+        """Count, on the host, what the coming step of `samples` images will have done."""
+
+    @property
+    def decides(self) -> bool:
+        """Whether the coming step, prepared, reads or branches on values: it cannot be replayed."""
+        return False
+
+    @abstractmethod
+    def learn(self, images: Tensor, labels: Tensor) -> StepResult:
+        """Do the work of a step that is prepared.
+
+        It may be recorded once an epoch and replayed (`rsafast_training.graphs`): tensors that
+        outlive it change in place, and values come from the host through `from_host` alone.
+        """
 
     def diagnostics(self) -> dict[str, Tensor]:
         """Figures of the rule after an epoch, (S,) each, by name."""

@@ -79,15 +79,15 @@ class FeedbackAlignment(GradientRule):
         elif settings.layers != "all":
             raise InvalidInputError("variant 'dfa' teaches all layers; leave layers at 'all'")
 
-    def step(self, images: Tensor, labels: Tensor) -> StepResult:
+    def learn(self, images: Tensor, labels: Tensor) -> StepResult:
         """As backpropagation; "sign" reads the signs of the weights first."""
         if self.settings.variant == "sign":
             for layer in self._layers.values():
                 assert layer.feedback is not None
                 sizes = layer.feedback.flatten(1).square().mean(1).sqrt()
                 shape = (-1, *[1] * (layer.weight.ndim - 1))
-                layer.feedback = layer.weight.detach().sign() * sizes.view(shape)
-        return super().step(images, labels)
+                layer.feedback.copy_(layer.weight.detach().sign() * sizes.view(shape))
+        return super().learn(images, labels)
 
     def accumulate_gradients(self, images: Tensor, labels: Tensor) -> StepResult:
         """Fill the gradients; "dfa" projects the error of the output to every block."""

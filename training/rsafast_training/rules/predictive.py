@@ -99,10 +99,10 @@ class PredictiveCoding(GradientRule):
             )
         super().__init__(model, seeds, settings, epochs)
 
-    def step(self, images: Tensor, labels: Tensor) -> StepResult:
+    def learn(self, images: Tensor, labels: Tensor) -> StepResult:
         """Settle and learn; "incremental" learns while it settles."""
         if self.settings.schedule != "incremental":
-            return super().step(images, labels)
+            return super().learn(images, labels)
         return self._relax(images, labels, learn=True)
 
     def accumulate_gradients(self, images: Tensor, labels: Tensor) -> StepResult:

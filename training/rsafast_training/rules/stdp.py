@@ -35,7 +35,7 @@ from rsafast_training.layers import Conv2d
 from rsafast_training.models.base import StackedModel
 from rsafast_training.models.chain import Chain
 from rsafast_training.optimisers import Optimiser, OptimiserSettings
-from rsafast_training.randomness import generators
+from rsafast_training.randomness import from_host, generators
 from rsafast_training.rules.base import Rule, StepResult, cross_entropy, prefixed, without_prefix
 
 _EARLIEST = 2.0  # components of this size, in units of the patch's rms, spike in the first step
@@ -126,7 +126,21 @@ class SpikeTiming(Rule):
         for name, layer in self._plastic.items():
             layer.start_epoch(rate, generators(self.seeds, f"stdp/{name}", epoch))
 
-    def step(self, images: Tensor, labels: Tensor) -> StepResult:
+    def prepare(self, samples: int) -> None:
+        """Count the batch in every convolution that learns."""
+        for layer in self._learning:
+            layer.prepare(samples)
+
+    @property
+    def decides(self) -> bool:
+        """Whether an encoder is renewed, which decomposes a matrix with the host's help."""
+        return any(layer.renews for layer in self._learning)
+
+    @property
+    def _learning(self) -> list[PlasticConvolution]:
+        return [layer for layer in self._plastic.values() if layer.rate]
+
+    def learn(self, images: Tensor, labels: Tensor) -> StepResult:
         """Let every convolution learn from what reaches it, then train the readout on the last."""
         x = self.model.stack_images(images).contiguous(memory_format=torch.channels_last)
         with torch.no_grad():
@@ -194,13 +208,24 @@ class PlasticConvolution:
             "encoder": square.clone(),
             "decoder": square.clone(),
             "theta": weight.new_zeros(seeds, channels, dtype=torch.float32),
-            "batches": torch.tensor(0),
+            "batches": torch.tensor(0),  # stays on the CPU, where it is counted and read
         }
 
     def start_epoch(self, rate: float, draws: Sequence[torch.Generator]) -> None:
         """Set the learning rate and the generators of positions, one a seed."""
         self.rate, self._draws = rate, draws
         self.wins, self.presented = torch.zeros_like(self.state["theta"]), 0
+
+    def prepare(self, samples: int) -> None:
+        """Count a batch of `samples` images that will be seen."""
+        self.state["batches"] += 1
+        self.presented += samples * self.settings.patches
+
+    @property
+    def renews(self) -> bool:
+        """Whether the batch that was counted last renews the encoder."""
+        seen = int(self.state["batches"])
+        return seen % _RENEWAL == 0 or seen & (seen - 1) == 0
 
     def learn(self, x: Tensor) -> None:
         """Change the weights by what happens when maps x, (N, S·in, H, W), are seen."""
@@ -221,13 +246,12 @@ class PlasticConvolution:
         """Synapses (S, out, D) after patches have spiked, pre (T, S, M, D); moves thresholds."""
         theta, samples, inputs = self.state["theta"], *pre.shape[2:]
         current = (pre @ synapses.mT) * inputs**-0.5
-        if self.state["batches"] == 1:
+        if int(self.state["batches"]) == 1:
             theta.copy_(self._initial_theta(current))
         post, _ = lif(current, self._neuron, state=LIFState.rest(current, theta))
         wins = post.sum((0, 2))
         theta += _THRESHOLD_RATE * (wins * wins.shape[1] / samples - _FIRING).clamp(max=3)
         self.wins += wins
-        self.presented += samples
         change = stdp_linear(pre, post, synapses, self._window, reduction="sum")
         step = self.rate * inputs**-0.5 / wins.clamp(min=1)
         return F.normalize(synapses + step.unsqueeze(-1) * change, dim=-1)
@@ -247,13 +271,17 @@ class PlasticConvolution:
         seeds, n = len(self.convolution.weight), len(x)
         x = F.pad(x, (padding,) * 4)
         height, width = x.shape[2:]
-        rows, columns = (
-            torch.stack([
-                torch.randint(side - size + 1, (n, self.settings.patches), generator=g)
-                for g in self._draws
-            ]).to(x.device)[..., None, None]
-            for side in (height, width)
+        corners = from_host(
+            lambda: torch.stack([
+                torch.stack([
+                    torch.randint(side - size + 1, (n, self.settings.patches), generator=g)
+                    for g in self._draws
+                ])
+                for side in (height, width)
+            ]),
+            x.device,
         )  # fmt: skip
+        rows, columns = corners[..., None, None]
         offsets = torch.arange(size, device=x.device)
         s = torch.arange(seeds, device=x.device).view(-1, 1, 1, 1, 1)
         i = torch.arange(n, device=x.device).view(-1, 1, 1, 1)
@@ -264,13 +292,11 @@ class PlasticConvolution:
     def _observe(self, patches: Tensor) -> None:
         """Follow mean and covariance of the input, and renew the encoder from time to time."""
         state = self.state
-        state["batches"] += 1
-        seen = int(state["batches"])
-        share = max(1 / seen, _MEMORY)
+        share = from_host(self._share, patches.device)
         state["mean"].lerp_(patches.mean(1), share)
         centred = patches - state["mean"].unsqueeze(1)
         state["covariance"].lerp_(centred.mT @ centred / patches.shape[1], share)
-        if seen % _RENEWAL and seen & (seen - 1):
+        if not self.renews:
             return
         variances, axes = torch.linalg.eigh(state["covariance"].double())
         added = self.settings.whitening * variances.mean(-1, keepdim=True)
@@ -278,6 +304,11 @@ class PlasticConvolution:
         deviations = (variances.clamp(min=0) + added).clamp(min=1e-30).sqrt().unsqueeze(1)
         state["encoder"].copy_((axes / deviations) @ axes.mT)
         state["decoder"].copy_((axes * deviations) @ axes.mT)
+
+
+    def _share(self) -> Tensor:
+        """Weight of the present batch in mean and covariance, ()."""
+        return torch.tensor(max(1 / int(self.state["batches"]), _MEMORY))
 
 
 def encode(components: Tensor, steps: int) -> Tensor:

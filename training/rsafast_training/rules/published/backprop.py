@@ -50,9 +50,9 @@ class PublishedBackprop(Backprop):
     Settings = PublishedBackpropSettings
     settings: PublishedBackpropSettings
 
-    def step(self, images: Tensor, labels: Tensor) -> StepResult:
+    def learn(self, images: Tensor, labels: Tensor) -> StepResult:
         """Forward, backward, optimiser, and forward again."""
-        result = super().step(images, labels)
+        result = super().learn(images, labels)
         if self.settings.second_forward:
             with torch.no_grad():
                 self.model(images)

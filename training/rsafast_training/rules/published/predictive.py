@@ -104,7 +104,7 @@ class PublishedPredictive(Rule):
         """Set the learning rate of the linear layers."""
         self.optimiser.start_epoch(epoch)
 
-    def step(self, images: Tensor, labels: Tensor) -> StepResult:
+    def learn(self, images: Tensor, labels: Tensor) -> StepResult:
         """Infer, move the convolutions, and train the linear layers on r3."""
         model = self.model
         with torch.no_grad():

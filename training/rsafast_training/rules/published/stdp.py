@@ -16,7 +16,7 @@ from rsafast_training.layers import Conv2d
 from rsafast_training.models.base import StackedModel
 from rsafast_training.models.cnn3 import Cnn3
 from rsafast_training.optimisers import Optimiser, OptimiserSettings
-from rsafast_training.randomness import generators
+from rsafast_training.randomness import from_host, generators
 from rsafast_training.rules.base import Rule, StepResult, cross_entropy
 from rsafast_training.rules.published.settings import PublishedSettings, head_optimiser
 
@@ -111,7 +111,10 @@ def first_spikes(drive: Tensor, draws: Sequence[torch.Generator]) -> Tensor:
     draws : one generator a seed
     """
     p = torch.sigmoid(drive) / 10
-    uniform = torch.stack([torch.rand(drive.shape[1:], generator=g) for g in draws]).to(p)
+    shape = drive.shape[1:]
+    uniform = from_host(
+        lambda: torch.stack([torch.rand(shape, generator=g) for g in draws]), p.device
+    ).to(p)
     times = torch.floor(torch.log1p(-uniform) / torch.log1p(-p))
     return times.masked_fill(times >= STEPS, SILENT)
 
@@ -146,7 +149,7 @@ class PublishedStdp(Rule):
         self.optimiser.start_epoch(epoch)
         self._draws = generators(self.seeds, "spikes", epoch)
 
-    def step(self, images: Tensor, labels: Tensor) -> StepResult:
+    def learn(self, images: Tensor, labels: Tensor) -> StepResult:
         """Change the convolutions by their spikes, then descend the loss of a second pass."""
         self.optimiser.zero_grad()
         if self.settings.second_forward:
