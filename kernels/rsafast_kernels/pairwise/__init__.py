@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from rsafast_kernels._native import native
 from rsafast_kernels._threads import num_threads
+from rsafast_kernels.device import on_gpu, resolve
 from rsafast_kernels.errors import InvalidInputError
 from rsafast_kernels.pairwise.blas import one_blas_thread, one_blas_thread_here
 
@@ -28,9 +29,12 @@ __all__ = [
     "METRICS",
     "Distances",
     "Metric",
+    "Products",
     "check_rows",
     "cholesky_factor",
     "pairwise_distances",
+    "undefined_row",
+    "value_error",
     "working_bytes",
 ]
 
@@ -45,6 +49,7 @@ Metric = Literal[
     "poisson",
 ]
 METRICS: tuple[str, ...] = get_args(Metric)
+Products = Literal["bf16x3", "bf16x6", "tf32x3", "ieee"]
 
 FloatArray = NDArray[np.floating]
 Float64Array = NDArray[np.float64]
@@ -104,15 +109,16 @@ def _bilinear(left: FloatArray, right: FloatArray | None, *rest: Any) -> _Biline
     return _Bilinear(left, left if right is None else right, *rest)
 
 
-@one_blas_thread()
 def pairwise_distances(
-    x: ArrayLike,
+    x: Any,
     metric: Metric,
     *,
     precision: ArrayLike | None = None,
     prior_lambda: float = 1.0,
     prior_weight: float = 0.1,
-) -> FloatArray:
+    device: Literal["cpu", "cuda"] | None = None,
+    products: Products = "bf16x3",
+) -> Any:
     """Distances of all pairs of rows, in the order of ``scipy.spatial.distance.squareform``.
 
     Parameters
@@ -120,7 +126,8 @@ def pairwise_distances(
     x : (n, p) or (k, n, p) array
         k sets of n rows (stimuli) of p features. For "crossnobis" (folds, n, p) or
         (k, folds, n, p): the same n rows, measured once in each of at least two folds. float32 and
-        float64 are kept; other numeric types are read as float64. Never modified.
+        float64 are kept; other numeric types are read as float64. Never modified. NumPy, or on a
+        GPU a torch tensor or CuPy array, which is shared and not copied.
     metric : str
         With a, b two rows, d = a - b, and P the `precision`:
 
@@ -143,15 +150,22 @@ def pairwise_distances(
     prior_lambda, prior_weight : float
         Prior of "poisson": a rate of `prior_lambda` (default 1, in the unit of `x`) with the weight
         of `prior_weight` observations (default 0.1).
+    device : {"cpu", "cuda"}, optional
+        Where to work; by default where `x` lives. "cuda" copies a NumPy array to the current GPU
+        and the distances back, in smaller pieces where the memory of the GPU asks for it.
+    products : {"bf16x3", "bf16x6", "tf32x3", "ieee"}
+        How a GPU multiplies float32 rows: tensor cores, in several products of parts, or float32
+        units. docs/methods.md gives the error of each; float64 rows are multiplied in float64.
 
     Returns
     -------
     (n (n - 1) / 2,) or (k, n (n - 1) / 2) array
-        float32 for float32 input, else float64. float32 input means float32 products: relative
-        error about 1e-4 at worst, 1e-6 as a rule, for near-duplicate rows too. "crossnobis" and
-        "poisson" are worked out in float64 for both types, since their terms cancel by nature.
-        Working memory: one copy of a set, for "mahalanobis" two in float64, for "poisson" and
-        "crossnobis" up to four, and 8 MB a thread; never an (n, n) matrix.
+        Of the kind of `x`, on its device. float32 for float32 input, else float64. float32 input
+        means float32 products: relative error about 1e-4 at worst, 1e-6 as a rule, for
+        near-duplicate rows too. "crossnobis" and "poisson" are worked out in float64 for both
+        types, since their terms cancel by nature. Working memory on the CPU: one copy of a set, for
+        "mahalanobis" two in float64, for "poisson" and "crossnobis" up to four, and 8 MB a thread;
+        never an (n, n) matrix.
         Results do not depend on :func:`rsafast_kernels.threads`.
 
     Raises
@@ -161,6 +175,8 @@ def pairwise_distances(
         ("cosine"), a negative value ("poisson"), fewer than two folds ("crossnobis"), and a
         `precision` that is missing, of another size, or not symmetric positive definite. Row
         numbers count from 0.
+    BackendUnavailableError
+        For device="cuda" where no GPU can be used, and rows that do not fit its memory.
 
     Examples
     --------
@@ -168,7 +184,38 @@ def pairwise_distances(
     >>> pairwise_distances([[0.0, 0.0], [3.0, 4.0], [0.0, 1.0]], "euclidean")
     array([5.        , 1.        , 4.24264069])
     """
+    if products not in get_args(Products):
+        raise InvalidInputError(
+            f"products is {products!r}; choose one of {', '.join(get_args(Products))}"
+        )
     prior = (prior_lambda, prior_weight)
+    if device == "cuda" or (device is None and on_gpu(x)):
+        resolve("cuda", "torch", "triton")
+        return _on_gpu(x, metric, precision, prior, products)
+    return _on_cpu(x, metric, precision, prior)
+
+
+def _on_gpu(
+    x: Any, metric: str, precision: ArrayLike | None, prior: tuple[float, float], products: str
+) -> Any:
+    """Distances from the GPU, of the kind of `x`, once shapes and choices are checked."""
+    from rsafast_kernels.pairwise import gpu
+
+    _check_metric(metric)
+    foreign = hasattr(x, "__dlpack__") and not isinstance(x, np.ndarray)
+    array: Any = gpu.as_float(x) if foreign else _as_float(x)
+    sets = _stack(array, metric)
+    whitener = _whitener(precision, metric, sets.shape[-1])
+    _check_prior(metric, *prior)
+    out: Any = gpu.distances(sets, metric, whitener, prior, products)
+    out = out if array.ndim == _stacked_ndim(metric) else out[0]
+    return gpu.as_kind_of(x, out) if foreign else out
+
+
+@one_blas_thread()
+def _on_cpu(
+    x: ArrayLike, metric: Metric, precision: ArrayLike | None, prior: tuple[float, float]
+) -> FloatArray:
     array, sets, whitener = _checked(x, metric, precision, prior)
     n = sets.shape[-2]
     out = np.empty((len(sets), n * (n - 1) // 2), dtype=array.dtype)
@@ -191,13 +238,17 @@ def _checked(
     x: ArrayLike, metric: Metric, precision: ArrayLike | None, prior: tuple[float, float]
 ) -> tuple[FloatArray, FloatArray, Float64Array | None]:
     """The input as it came, as a stack of sets, and what whitens their rows."""
-    if metric not in METRICS:
-        raise InvalidInputError(f"metric is {metric!r}; choose one of {', '.join(METRICS)}")
+    _check_metric(metric)
     array = _as_float(x)
     sets = _stack(array, metric)
     whitener = _whitener(precision, metric, sets.shape[-1])
     _check_values(sets, metric, *prior)
     return array, sets, whitener
+
+
+def _check_metric(metric: str) -> None:
+    if metric not in METRICS:
+        raise InvalidInputError(f"metric is {metric!r}; choose one of {', '.join(METRICS)}")
 
 
 class Distances:
@@ -367,8 +418,12 @@ def check_rows(x: ArrayLike, metric: Metric) -> None:
     bad = low == high if metric == "correlation" else (low == 0) & (high == 0)
     if bad.any():
         index, row = np.unravel_index(int(np.argmax(bad)), bad.shape)
-        name = f"x[{index}]" if len(sets) > 1 else "x"
-        raise InvalidInputError(_undefined(int(row), name, metric))
+        raise undefined_row(sets.shape, int(index), int(row), metric)
+
+
+def undefined_row(shape: Sequence[int], index: int, row: int, metric: str) -> InvalidInputError:
+    """What to raise for a constant or zero row of a set, of `shape` = (k, n, p) in all."""
+    return InvalidInputError(_undefined(row, f"x[{index}]" if shape[0] > 1 else "x", metric))
 
 
 def _undefined(row: int, name: str, metric: str) -> str:
@@ -418,33 +473,34 @@ def _whitener(precision: ArrayLike | None, metric: str, p: int) -> Float64Array 
     return cholesky_factor(precision, p)
 
 
-def _position(sets: FloatArray, flat: int) -> str:
-    """The element as the caller indexes it: the leading axis of a single set is left out."""
-    where = np.unravel_index(flat, sets.shape)
-    return "x[" + ", ".join(str(i) for i in (where if len(sets) > 1 else where[1:])) + "]"
+def value_error(shape: Sequence[int], flat: int, value: float) -> InvalidInputError:
+    """What to raise for the element at a flat index of sets of this shape.
+
+    It is named as the caller indexes it: the leading axis of a single set is left out.
+    """
+    where = np.unravel_index(flat, tuple(shape))
+    at = ", ".join(str(i) for i in (where if shape[0] > 1 else where[1:]))
+    why = "every feature must be finite: drop the row or the feature"
+    if math.isfinite(value):
+        why = "poisson takes counts or rates, which are not negative"
+    return InvalidInputError(f"x[{at}] is {value} (row {where[-2]}); {why}")
 
 
 def _check_values(sets: FloatArray, metric: str, prior_lambda: float, prior_weight: float) -> None:
     bad = native.first_non_finite(sets, num_threads())
     if bad >= 0:
-        row = np.unravel_index(bad, sets.shape)[-2]
-        raise InvalidInputError(
-            f"{_position(sets, bad)} is {sets.flat[bad]} (row {row}); "
-            "every feature must be finite: drop the row or the feature"
-        )
-    if metric != "poisson":
-        return
-    if not (prior_lambda > 0 and prior_weight > 0):
+        raise value_error(sets.shape, bad, float(sets.flat[bad]))
+    _check_prior(metric, prior_lambda, prior_weight)
+    if metric == "poisson" and sets.size and sets.min() < 0:
+        first = int(np.argmax(sets < 0))
+        raise value_error(sets.shape, first, float(sets.flat[first]))
+
+
+def _check_prior(metric: str, prior_lambda: float, prior_weight: float) -> None:
+    if metric == "poisson" and not (prior_lambda > 0 and prior_weight > 0):
         raise InvalidInputError(
             "prior_lambda and prior_weight must be positive, or a zero count has no logarithm; "
             f"got {prior_lambda} and {prior_weight}"
-        )
-    if sets.size and sets.min() < 0:
-        first = int(np.argmax(sets < 0))
-        row = np.unravel_index(first, sets.shape)[-2]
-        raise InvalidInputError(
-            f"{_position(sets, first)} is {sets.flat[first]} (row {row}); "
-            "poisson takes counts or rates, which are not negative"
         )
 
 
