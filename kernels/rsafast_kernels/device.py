@@ -11,13 +11,15 @@ import ctypes
 import importlib.util
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rsafast_kernels.errors import BackendUnavailableError, InvalidInputError
+from rsafast_kernels.errors import BackendUnavailableError, InvalidInputError, RsafastError
 
 __all__ = [
     "Device",
@@ -28,6 +30,7 @@ __all__ = [
     "namespace",
     "on_gpu",
     "resolve",
+    "room_for",
     "to_gpu",
     "to_host",
 ]
@@ -144,6 +147,19 @@ def free_bytes() -> int:
 
     cupy.get_default_memory_pool().free_all_blocks()
     return int(cupy.cuda.Device().mem_info[0])
+
+
+@contextmanager
+def room_for(what: str) -> Iterator[None]:
+    """Say what CuPy found no room for, and the way out, where it raises for want of memory."""
+    import cupy
+
+    try:
+        yield
+    except cupy.cuda.memory.OutOfMemoryError as error:
+        raise RsafastError(
+            f"the GPU has no room for {what} ({error}); free its memory, or use device='cpu'"
+        ) from None
 
 
 def to_gpu(x: Any) -> Any:

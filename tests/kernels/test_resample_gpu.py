@@ -7,6 +7,7 @@ from rsafast_kernels.rank import average_ranks
 from rsafast_kernels.rank import gpu as rank_gpu
 from rsafast_kernels.resample import Resampler
 from rsafast_kernels.resample import gpu as resample_gpu
+from rsafast_kernels.resample.gpu import ValueProducts
 from rsafast_kernels.resample.reference import resampled_products
 from scipy.stats import rankdata
 
@@ -163,7 +164,8 @@ def test_out_of_memory_halves_the_resamples_and_goes_on(simulated_gpu, ranks, rn
     for ours, theirs in zip(fields(cut), fields(whole), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-14)
     simulated_gpu.limit = one - 1
-    with pytest.raises(RsafastError, match="no room for a single resample"), pytest.warns():
+    no_room = "no room for a single one of the resamples"
+    with pytest.raises(RsafastError, match=no_room), pytest.warns():
         resampler(weights)
 
 
@@ -177,6 +179,23 @@ def test_a_budget_bounds_the_resamples_at_a_time(simulated_gpu, rng):
     assert simulated_gpu.largest == 2 * one
     with pytest.raises(InvalidInputError, match=r"raise memory_budget, or use device='cpu'"):
         Resampler(there, there, 30, ranks=True, budget=2 * one)(weights)
+
+
+def test_sums_of_values_and_products_are_those_of_all_pairs(simulated_gpu, rng):
+    n, pairs = 12, [(0, 2), (1, 2), (0, 3)]
+    values = rng.standard_normal((4, 66))
+    weights = np.concatenate([bootstrap(rng, n, 5), hostile(rng, n)])
+    x, y = np.triu_indices(n, 1)
+    copies = (weights[:, x] * weights[:, y]).astype(float)
+    both = [*pairs, *((k, k) for k in range(4))]
+    wanted = np.concatenate([np.stack([values[a] * values[b] for a, b in both]), values])
+    sums = ValueProducts(simulated_gpu.asarray(values), n, pairs, None)
+    np.testing.assert_allclose(sums(weights), copies @ wanted.T, rtol=0, atol=1e-10)
+    simulated_gpu.limit = 5 * 8 * n * n
+    with pytest.warns(UserWarning, match="products go in smaller blocks"):
+        np.testing.assert_allclose(sums(weights), copies @ wanted.T, rtol=0, atol=1e-10)
+    with pytest.raises(InvalidInputError, match="raise memory_budget, or use device='cpu'"):
+        ValueProducts(simulated_gpu.asarray(values), n, pairs, 5000)(weights)
 
 
 def test_names_what_is_wrong(simulated_gpu, rng):

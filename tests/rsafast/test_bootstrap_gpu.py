@@ -14,10 +14,13 @@ from scipy.spatial.distance import pdist
 
 import rsafast as rf
 from rsafast.cli import main
-from rsafast.errors import BackendUnavailableError, InvalidInputError
+from rsafast.comparators import get_comparator
+from rsafast.errors import BackendUnavailableError, InvalidInputError, RsafastError
+from rsafast.inference.bootstrap import resampled
 from rsafast.inference.bootstrap.api import bootstrap_of
 from rsafast.inference.bootstrap.draws import SEEDS, STIMULI, SUBJECTS, draw_counts
 from rsafast.inference.bootstrap.replicates import given_draws, prepare_study
+from rsafast.inference.bootstrap.resampled import ResampledComparison
 
 STUDY = {
     "rules": ["a", "a", "b", "b"], "regions": ["V1", "V1", "IT", "IT"], "subjects": [0, 1, 0, 1],
@@ -88,6 +91,41 @@ def test_replicates_are_those_of_the_cpu(
         assert np.array_equal(there.replicates, here.replicates)
 
 
+def test_sums_that_cancel_are_made_from_the_pairs_of_the_resample(
+    simulated_gpu: Any, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One value far from all others: without it, what is left is a rounding error of sums."""
+    a, b = rng.random((2, 45)), rng.random((1, 45))
+    a[0, 0] = 1e7
+    sides = rf.RDMs(a), rf.RDMs(b)
+    weights = draw_counts(0, STIMULI, N, 0, DRAWS)
+    alone = (weights[:, :2] == 0).any(axis=1)
+    assert 0 < alone.sum() < DRAWS
+    there, here = (
+        ResampledComparison(get_comparator("pearson"), *sides, device=place).scores(weights)
+        for place in ("cuda", "cpu")
+    )
+    np.testing.assert_allclose(there, here, rtol=0, atol=TOLERANCE)
+    monkeypatch.setattr(resampled, "_SHARE", 0.0)
+    unsure = ResampledComparison(get_comparator("pearson"), *sides, device="cuda").scores(weights)
+    assert np.abs(unsure - here)[alone].max() > TOLERANCE, "nothing cancels"
+
+
+@pytest.mark.parametrize("method", ["spearman", "pearson"])
+def test_groups_of_brain_rdms(
+    simulated_gpu: Any, study: tuple[rf.RDMs, rf.RDMs], method: str
+) -> None:
+    weights, groups = draw_counts(0, STIMULI, N, 0, DRAWS), np.array([0, 0, 1, 1])
+    there, here = (
+        ResampledComparison(
+            get_comparator(method), *study, groups=groups, device=place
+        ).scores(weights)
+        for place in ("cuda", "cpu")
+    )
+    assert there.shape == (DRAWS, 4, 2)
+    np.testing.assert_allclose(there, here, rtol=0, atol=TOLERANCE)
+
+
 @pytest.mark.parametrize("method", ["spearman", "pearson"])
 def test_pairs_outside_a_mask_do_not_count(
     simulated_gpu: Any, study: tuple[rf.RDMs, rf.RDMs], method: str, rng: np.random.Generator
@@ -128,6 +166,15 @@ def test_a_budget_is_kept_and_changes_nothing(
     assert np.array_equal(cut.replicates, whole.replicates)
     with pytest.raises(InvalidInputError, match="raise memory_budget"):
         rf.bootstrap(models[:1], brain[:1], **given, memory_budget="30kB")
+
+
+@pytest.mark.parametrize("method", ["spearman", "pearson"])
+def test_rdms_for_which_there_is_no_room(
+    simulated_gpu: Any, study: tuple[rf.RDMs, rf.RDMs], method: str
+) -> None:
+    simulated_gpu.limit = 100
+    with pytest.raises(RsafastError, match=r"no room for the RDMs .* or use device='cpu'"):
+        rf.bootstrap(*study, method=method, device="cuda")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,10 @@ written and 8P'K read again: 10PK in all; and 2P'MN operations in float64. For n
 RDMs on a card that makes 60 TFLOP/s and moves 3.3 TB/s, the bound is 40 µs a resample by the
 bytes, and 1.4 µs by the operations. Ranks are scattered: the L2 cache takes 32 bytes for each of 8.
 
+Where the RDMs are few, sums of values over all pairs of stimuli cost less (`ValueProducts`): with
+Z = a_m b_n, element by element, w' Z w takes 2n^2 operations a resample and no memory but Z's, 8 µs
+for the same shape.
+
 Sums of whole numbers below 2**53 (ranks of up to some 800 stimuli) are exact, and equal to the
 CPU's; others differ by rounding, also with how many resamples are multiplied at a time.
 """
@@ -17,6 +21,7 @@ CPU's; others differ by rounding, also with how many resamples are multiplied at
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +29,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsafast_kernels.cuda import launch
-from rsafast_kernels.device import free_bytes, namespace, to_host
-from rsafast_kernels.errors import InvalidInputError, RsafastError
+from rsafast_kernels.device import free_bytes, namespace, room_for, to_host
+from rsafast_kernels.errors import InvalidInputError
 from rsafast_kernels.rank.gpu import sorted_rows
 
 _THREADS = 256
@@ -214,14 +219,10 @@ class GpuResampler:
             square = np.zeros((n, n))
             square[np.triu_indices(n, 1)] = keep
             self._kept_pairs = xp.asarray(square)
-        self._explicit = budget is not None
-        self._budget = int(_SHARE * free_bytes()) if budget is None else budget
+        self._budget = _bytes(budget)
 
     def __call__(self, counts: Counts) -> Sums:
-        """Products, squares of both sides and pairs, as `Products` holds them, on (R, n) counts.
-
-        Where the GPU has less room than planned, resamples go in smaller blocks, which is said.
-        """
+        """Products, squares of both sides and pairs, as `Products` holds them, on (R, n) counts."""
         left, right = (side.rdms for side in self._sides)
         wide = right if self._member is None else self._member.shape[1]
         total = len(counts)
@@ -229,15 +230,12 @@ class GpuResampler:
             np.empty((total, left, wide)), np.empty((total, left)), np.empty((total, right)),
             np.empty(total),
         )  # fmt: skip
-        step, first = self._together(counts), 0
-        while first < total:
-            found = self._attempt(counts[first : first + step])
-            if found is None:
-                step = max(1, min(step, total - first) // 2)
-                continue
-            for whole, part in zip(out, found, strict=True):
-                whole[first : first + step] = part
-            first += step
+
+        def work(some: slice) -> None:
+            for whole, part in zip(out, self._sums(counts[some]), strict=True):
+                whole[some] = part
+
+        in_blocks(total, self._together(counts), work, "resamples")
         return out
 
     def _together(self, counts: Counts) -> int:
@@ -245,33 +243,8 @@ class GpuResampler:
         left, right = (side.rdms for side in self._sides)
         parts = parts_of(int((counts > 0).sum(axis=1).max(initial=0)))
         one = 8 * (parts * (_PART * (left + right) + left * right) + 2 * left * right)
-        if one > self._budget and self._explicit:
-            raise InvalidInputError(
-                f"{left} and {right} RDMs on one resample take {one:,} bytes of the GPU's memory,"
-                f" more than the budget of {self._budget:,}; raise memory_budget, or use"
-                " device='cpu'"
-            )
-        return max(1, min(len(counts), self._budget // one, _MOST_PRODUCTS // parts))
-
-    def _attempt(self, counts: Counts) -> Sums | None:
-        """What `__call__` returns, or None where the GPU has no room for so many resamples."""
-        import cupy
-
-        try:
-            return self._sums(counts)
-        except cupy.cuda.memory.OutOfMemoryError as error:
-            cupy.get_default_memory_pool().free_all_blocks()
-            if len(counts) == 1:
-                raise RsafastError(
-                    f"the GPU has no room for a single resample ({error}); free its memory, or use"
-                    " device='cpu'"
-                ) from None
-            warnings.warn(
-                "the GPU has less room than planned; resamples go in smaller blocks, with the same"
-                " result",
-                stacklevel=2,
-            )
-            return None
+        affordable = _affordable(self._budget, one, f"one resample of {left} and {right} RDMs")
+        return max(1, min(len(counts), affordable, _MOST_PRODUCTS // parts))
 
     def _sums(self, counts: Counts) -> Sums:
         xp, (a, b) = self._xp, self._sides
@@ -298,3 +271,86 @@ class GpuResampler:
         weights = self._xp.asarray(counts.astype(np.float64))
         sums = (self._xp.matmul(weights, self._kept_pairs) * weights).sum(axis=1)
         return to_host(sums).astype(np.int64)
+
+
+class ValueProducts:
+    """Sums of values and of products of two RDMs over the pairs of resamples, as w' Z w.
+
+    Parameters
+    ----------
+    values : (K, pairs of stimuli) CuPy array, float64.
+    pairs : (a, b) numbers of the RDMs that are multiplied.
+    budget : bytes of GPU memory for working arrays; None for most of what is free.
+    """
+
+    def __init__(
+        self, values: Any, n: int, pairs: Sequence[tuple[int, int]], budget: int | None
+    ) -> None:
+        xp, own = namespace(values), np.arange(len(values))
+        products = np.array(pairs, np.int64).reshape(-1, 2)
+        self._n, self._products = n, np.concatenate([products, np.stack([own, own], 1)])
+        self._upper = xp.zeros((len(values), n, n))
+        x, y = map(xp.asarray, np.triu_indices(n, 1))
+        self._upper[:, x, y] = values
+        self._budget = _bytes(budget)
+
+    def __call__(self, counts: NDArray[np.integer]) -> FloatArray:
+        """On the resamples (R, n): (R, pairs + 2K) products, squares, and values by themselves."""
+        xp, upper = namespace(self._upper), self._upper
+        a, b = self._products.T
+        total = len(a) + len(upper)
+        weights = xp.asarray(counts.astype(np.float64))
+        out = np.empty((len(counts), total))
+
+        def work(some: slice) -> None:
+            these = np.arange(total)[some]
+            products, single = these[these < len(a)], these[these >= len(a)] - len(a)
+            z = xp.concatenate(
+                [upper[xp.asarray(a[products])] * upper[xp.asarray(b[products])],
+                 upper[xp.asarray(single)]]
+            )  # fmt: skip
+            out[:, some] = to_host((xp.matmul(weights, z) * weights).sum(axis=2)).T
+
+        one = 8 * self._n * (4 * self._n + 2 * len(counts))
+        step = _affordable(self._budget, one, f"a product of RDMs of {self._n} stimuli")
+        in_blocks(total, step, work, "products")
+        return out
+
+
+def in_blocks(total: int, step: int, work: Callable[[slice], None], what: str) -> None:
+    """Do 0..total some at a time; fewer where the GPU has less room than planned, which is said."""
+    import cupy
+
+    first = 0
+    while first < total:
+        some = slice(first, min(first + step, total))
+        if some.stop == first + 1:
+            with room_for(f"a single one of the {what}"):
+                work(some)
+        else:
+            try:
+                work(some)
+            except cupy.cuda.memory.OutOfMemoryError:
+                cupy.get_default_memory_pool().free_all_blocks()
+                warnings.warn(
+                    f"the GPU has less room than planned; {what} go in smaller blocks, with the"
+                    " same result",
+                    stacklevel=2,
+                )
+                step = (some.stop - first) // 2
+                continue
+        first = some.stop
+
+
+def _bytes(budget: int | None) -> int:
+    return int(_SHARE * free_bytes()) if budget is None else budget
+
+
+def _affordable(budget: int, one: int, what: str) -> int:
+    """How many fit the budget, at least one."""
+    if one > budget:
+        raise InvalidInputError(
+            f"{what} takes {one:,} bytes of GPU memory, more than the {budget:,} there are for it;"
+            " raise memory_budget, or use device='cpu'"
+        )
+    return budget // one

@@ -130,6 +130,12 @@ class ValueSums:
             values, first, last, self._weights, self._all, self._sums, num_threads()
         )
 
+    def add(self, sums: FloatArray) -> None:
+        """Add what was summed elsewhere, (R, pairs + 2K): products, squares and values."""
+        padded = np.zeros((len(self._sums) * LANES, sums.shape[1]))
+        padded[: len(sums)] = sums
+        self._sums += padded.reshape(-1, LANES, sums.shape[1]).swapaxes(1, 2)
+
     def correlations(self) -> FloatArray:
         """(R, pairs); NaN where an RDM has no spread in the resample."""
         products, squares, _ = self._moments()

@@ -20,13 +20,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 from rsafast_kernels import threads
-from rsafast_kernels.device import to_gpu
 from rsafast_kernels.resample import Resampler, weighted_ranks
 
 from rsafast.comparators import Comparator, FloatArray
 from rsafast.errors import InvalidInputError, UnsupportedCaseError
 from rsafast.inference.bootstrap.draws import Counts
-from rsafast.inference.bootstrap.resampled import where_to_run
+from rsafast.inference.bootstrap.resampled import resampler_on, where_to_run
 from rsafast.inference.layout import Layout
 
 if TYPE_CHECKING:
@@ -84,9 +83,8 @@ class ResampledCeiling:
         if comparator.ranks:
             self._ranker = Resampler(brain, brain[:1], self._n, ranks=True, keep=keep)
             return
-        rdms = to_gpu(brain) if place == "cuda" else brain
-        self._plain = Resampler(
-            rdms, rdms, self._n, centred=centred, keep=keep, budget=gpu_budget
+        self._plain = resampler_on(
+            place, brain, brain, n=n, centred=centred, keep=keep, budget=gpu_budget
         )
         self._whitened = (
             Resampler(brain, brain, self._n, centred=centred, whitened=True)

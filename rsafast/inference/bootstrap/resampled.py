@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from rsafast_kernels.device import fall_back, resolve, to_gpu
+from rsafast_kernels.device import fall_back, resolve, room_for, to_gpu
 from rsafast_kernels.resample import Products, Resampler
+from rsafast_kernels.resample.gpu import ValueProducts
 from rsafast_kernels.resample.streaming import MAX_COUNT, ValueSums
 
 from rsafast.comparators import Comparator, FloatArray
@@ -19,7 +20,9 @@ from rsafast.mask import check_complete
 from rsafast.rdms import RDMs
 
 MIN_DISTINCT = 3  # stimuli a resample must hold to have any spread of dissimilarities
-_FEW = 10  # products of two RDMs an RDM, up to which those of all pairs of stimuli cost less
+# Products of two RDMs an RDM, up to which those of all pairs of stimuli cost less; on a GPU by the
+# bounds in rsafast_kernels.resample.gpu, not measured.
+_FEW, _FEW_ON_GPU = 10, 50
 _TOGETHER = 256  # resamples whose sums stay in a cache
 _SHARE = 1e-4  # of the squares that must be left by centring: errors of 1e-11 at most
 
@@ -39,6 +42,16 @@ def where_to_run(device: str, what: str, *, has_kernel: bool) -> Literal["cpu", 
 def has_gpu_kernel(comparator: Comparator) -> bool:
     """Whether similarities on resamples can be computed on a GPU."""
     return not (comparator.whitened or comparator.concordance)
+
+
+def resampler_on(
+    place: Literal["cpu", "cuda"], a: FloatArray, b: FloatArray, **options: Any
+) -> Resampler:
+    """A Resampler of RDMs in host memory, which for "cuda" are taken to the GPU."""
+    if place == "cpu":
+        return Resampler(a, b, **options)
+    with room_for("the RDMs"):
+        return Resampler(to_gpu(a), to_gpu(b), **options)
 
 
 class ResampledComparison:
@@ -79,19 +92,26 @@ class ResampledComparison:
         plain = comparator.normalised and not (
             comparator.ranks or comparator.whitened or comparator.concordance
         )
-        few = a.n_rdms * b.n_rdms <= _FEW * (a.n_rdms + b.n_rdms)
-        sums = plain and few and groups is None and bool(keep.all()) and device == "cpu"
+        most = _FEW_ON_GPU if device == "cuda" else _FEW
+        few = a.n_rdms * b.n_rdms <= most * (a.n_rdms + b.n_rdms)
+        sums = plain and few and groups is None and bool(keep.all())
+        self._pairs = list(product(range(a.n_rdms), range(a.n_rdms, a.n_rdms + b.n_rdms)))
         self._values = self._scaled() if sums else None
+        self._products = None
+        if self._values is not None and device == "cuda":
+            with room_for("the RDMs"):
+                self._products = ValueProducts(
+                    to_gpu(self._values), a.n_stimuli, self._pairs, gpu_budget
+                )
         self._resampler = None if sums or comparator.concordance else self._prepared()
 
     def _prepared(self) -> Resampler:
         comparator = self._comparator
-        sides = self._a.vectors, self._b.vectors
-        a, b = map(to_gpu, sides) if self.device == "cuda" else sides
-        return Resampler(
-            a, b, self._a.n_stimuli, ranks=comparator.ranks, centred=comparator.centred,
-            whitened=comparator.whitened, keep=self._keep,
-            groups=self._groups if self._summed else None, budget=self._gpu_budget,
+        return resampler_on(
+            self.device, self._a.vectors, self._b.vectors, n=self._a.n_stimuli,
+            ranks=comparator.ranks, centred=comparator.centred, whitened=comparator.whitened,
+            keep=self._keep, groups=self._groups if self._summed else None,
+            budget=self._gpu_budget,
         )  # fmt: skip
 
     def _scaled(self) -> FloatArray:
@@ -123,12 +143,14 @@ class ResampledComparison:
     def _of_few(self, values: FloatArray, weights: NDArray[np.integer]) -> FloatArray:
         """Similarity from sums over all pairs of stimuli, and what these do not tell from more."""
         models, brains = self._a.n_rdms, self._b.n_rdms
-        pairs = list(product(range(models), range(models, models + brains)))
         scores = np.empty((len(weights), models, brains))
         for first, last in blocks(len(weights), _TOGETHER):
             some = weights[first:last]
-            sums = ValueSums(some, len(values), pairs, centred=self._comparator.centred)
-            sums.multiply(values, 0, weights.shape[1])
+            sums = ValueSums(some, len(values), self._pairs, centred=self._comparator.centred)
+            if self._products is None:
+                sums.multiply(values, 0, weights.shape[1])
+            else:
+                sums.add(self._products(some))
             found = sums.correlations().reshape(-1, models, brains)
             cancelled = sums.smallest_share() < _SHARE
             if cancelled.any():
