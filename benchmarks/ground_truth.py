@@ -481,7 +481,10 @@ class SharedScores:
 
     def of_first(self, count):
         """Stands for the comparison with the first subjects alone."""
-        return SimpleNamespace(scores=lambda weights: self._scores(weights)[..., :count])
+        return SimpleNamespace(
+            scores=lambda weights: self._scores(weights)[..., :count],
+            device=self._comparison.device,
+        )
 
     def _scores(self, weights):
         key = weights.tobytes()
