@@ -79,6 +79,7 @@ def command(
         Path | None, typer.Option(help="Torch file of a published network's weights.")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at once.")] = 64,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     quiet: _common.Quiet = False,
 ) -> None:
     """Find networks and stimuli, extract, write."""
@@ -111,7 +112,7 @@ def command(
     with track(number * len(steps) * len(images), "features", not quiet) as advance:
         features_of_checkpoints(
             found, images, steps, wanted, out=out, pooling=pooling,  # type: ignore[arg-type]
-            batch_size=batch_size, progress=advance,
+            batch_size=batch_size, device=device, progress=advance,  # type: ignore[arg-type]
         )  # fmt: skip
     ctx.obj.append(out)
     _common.say(f"wrote {out}: {number} networks, {len(images)} stimuli")

@@ -13,7 +13,9 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from rsafast_kernels import device
 from rsafast_kernels.errors import BackendUnavailableError, InvalidInputError
+from rsafast_training import features as features_module
 from rsafast_training.checkpoints import find_checkpoints
 from rsafast_training.config import TrainConfig
 from rsafast_training.features import Checkpointed, extract_features, features_of_checkpoints
@@ -481,3 +483,75 @@ def test_a_gpu_gives_the_features_of_the_cpu_without_tf32(stimuli: Stimuli) -> N
     found = extract_features(model.cuda(), stimuli, preprocess=STEP)
     for name, x in expected.items():
         np.testing.assert_allclose(found[name], x, rtol=1e-5, atol=1e-5)
+
+
+# ---- a GPU that is full ------------------------------------------------------------------------
+
+
+class Small(nn.Module):
+    """A network on a GPU whose memory holds `most` images, as far as one can tell."""
+
+    def __init__(self, most: int, norm: nn.Module) -> None:
+        super().__init__()
+        self.most, self.conv, self.norm = most, nn.Conv2d(3, 4, 3), norm
+        self.seen: list[int] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen.append(len(x))
+        if len(x) > self.most:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return self.norm(self.conv(x))
+
+
+def test_a_full_gpu_halves_the_batch_and_says_so(stimuli: Stimuli) -> None:
+    network = Small(2, nn.BatchNorm2d(4))
+    with pytest.warns(UserWarning, match="7 images at once do not fit .*; going on with 3") as said:
+        found = extract_features(network, stimuli, ["norm"], preprocess=STEP)
+    assert network.seen == [7, 3, 1] + [1] * 6
+    assert len(said) == 2  # 7 to 3 to 1, and no word about the batches after it
+    network.most = 7
+    expected = extract_features(network, stimuli, ["norm"], preprocess=STEP)
+    np.testing.assert_allclose(found["norm"], expected["norm"], rtol=1e-5, atol=1e-6)
+
+
+def test_batches_that_take_their_own_statistics_are_not_halved(stimuli: Stimuli) -> None:
+    network = Small(2, nn.BatchNorm2d(4, track_running_stats=False))
+    with pytest.raises(BackendUnavailableError, match=r"7 images do not fit .*other features"):
+        extract_features(network, stimuli, ["norm"], preprocess=STEP)
+    assert network.seen == [7]
+
+
+def test_an_image_that_does_not_fit_is_said(stimuli: Stimuli) -> None:
+    with (
+        pytest.warns(UserWarning, match="do not fit"),
+        pytest.raises(BackendUnavailableError, match="a single image does not fit"),
+    ):
+        extract_features(Small(0, nn.Identity()), stimuli, ["norm"], preprocess=STEP)
+
+
+def test_device_auto_is_the_cpu_without_a_gpu_and_cuda_is_refused(
+    stimuli: Stimuli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "cuda_missing", lambda *_: "no driver")
+    model = cnn3((0,))
+    auto, cpu = (
+        extract_features(model, stimuli, preprocess=STEP, device=where) for where in ("auto", "cpu")
+    )
+    for name, x in cpu.items():
+        assert np.array_equal(auto[name], x)
+    with pytest.raises(BackendUnavailableError, match="device='cuda' cannot run here: no driver"):
+        extract_features(model, stimuli, preprocess=STEP, device="cuda")
+
+
+def test_a_network_is_put_back_where_it_was(
+    stimuli: Stimuli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device "meta" stands for a GPU: it holds no values, so the pass itself fails there."""
+    monkeypatch.setattr(features_module, "resolve", lambda *_: "meta")
+    moved: list[str] = []
+    network = plain()
+    to = network.to
+    monkeypatch.setattr(network, "to", lambda where: moved.append(str(where)) or to("cpu"))
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        extract_features(network, stimuli, ["0"], preprocess=STEP)
+    assert moved == ["meta", "cpu"]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import tempfile
+import time
 import tracemalloc
 import zipfile
 from pathlib import Path
+from threading import Event, active_count
 
 import h5py
 import numpy as np
@@ -15,7 +18,7 @@ import pytest
 import rsafast_training.stimuli as module
 from PIL import Image
 from rsafast_kernels.errors import InvalidInputError
-from rsafast_training.stimuli import Preprocess, read_stimuli
+from rsafast_training.stimuli import Preprocess, Stimuli, read_stimuli
 
 NAMES = ("b.png", "a.png", "c d.jpg", "Ä.png")
 
@@ -446,3 +449,78 @@ def test_published_names_are_not_matched_by_another_exemplar(data_dir: Path) -> 
     path = data_dir / "fmri92" / "images92.zip"
     with pytest.raises(InvalidInputError, match=r"720 stimuli .*and 710 more"):
         read_stimuli(path, order=names)
+
+
+# ---- decoding while the pixels are read --------------------------------------------------------
+
+
+@pytest.fixture
+def many(tmp_path: Path, rng: np.random.Generator) -> Stimuli:
+    """150 images: more than are decoded ahead."""
+    place = tmp_path / "many"
+    place.mkdir()
+    for i in range(150):
+        (place / f"{i:03d}.png").write_bytes(encoded(rng.integers(0, 256, (6, 7, 3), np.uint8)))
+    return read_stimuli(place)
+
+
+def test_rows_are_read_in_order_while_later_ones_are_decoded(
+    many: Stimuli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps, real, begun, may_go_on = [Preprocess(4), Preprocess(6)], module.decode_rgb, [], Event()
+    expected = many.pixels(steps)
+
+    def uneven(source: Path, name: str) -> np.ndarray:
+        i = int(source.stem)
+        begun.append(i)
+        if i >= 70:
+            assert may_go_on.wait(20)
+        time.sleep(0.002 * (i % 3 == 0))  # so that images are ready out of order
+        return real(source, name)
+
+    monkeypatch.setattr(module, "decode_rgb", uneven)
+    with many.decoding(steps) as decoding:
+        assert np.array_equal(decoding.read(0, slice(0, 64)), expected[0][:64])
+        time.sleep(0.1)
+        assert max(begun) < 64 + module._AT_ONCE + 8  # what is decoded ahead is bounded
+        may_go_on.set()
+        for start in range(0, 150, 17):
+            rows = slice(start, min(start + 17, 150))
+            for number in (1, 0):
+                assert np.array_equal(decoding.read(number, rows), expected[number][rows])
+        assert decoding.digests() == [hashlib.sha256(x.data).hexdigest() for x in expected]
+
+
+def test_a_damaged_image_is_named_to_the_reader_of_its_rows(many: Stimuli) -> None:
+    (Path(many.source) / "130.png").write_bytes(b"no image")
+    threads = active_count()
+    with many.decoding([Preprocess(4)]) as decoding:
+        decoding.read(0, slice(0, 120))
+        with pytest.raises(InvalidInputError, match=r"130\.png: is truncated"):
+            decoding.read(0, slice(120, 150))
+        with pytest.raises(InvalidInputError, match=r"130\.png"):
+            decoding.digests()
+    assert active_count() == threads
+
+
+def test_leaving_ends_the_threads_and_decodes_no_more(
+    many: Stimuli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, real, threads = [], module.decode_rgb, active_count()
+
+    def slow(source: Path, name: str) -> np.ndarray:
+        begun.append(name)
+        time.sleep(0.02)
+        return real(source, name)
+
+    def interrupted() -> None:
+        with many.decoding([Preprocess(4)]) as decoding:
+            while not begun:
+                time.sleep(0.001)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "decode_rgb", slow)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert active_count() == threads
+    assert len(begun) < 20

@@ -2,18 +2,19 @@
 
 Two kinds of networks: our stacked models, whose seeds are extracted together, and any
 ``torch.nn.Module``, whose layers are the names of ``named_modules()``. Images are decoded once for
-all checkpoints and resolutions, batches are written as they come, so that memory does not grow with
-the number of stimuli, and the file (docs/training/features.md) appears once it is whole.
+all checkpoints and resolutions, while the first network computes; batches are written as they come,
+so that memory does not grow with the number of stimuli, and the file (docs/training/features.md)
+appears once it is whole.
 
-Networks are evaluated in ``eval()`` mode without gradients, on the device and in the dtype of their
-parameters; their modes are put back afterwards. Features are float32.
+Networks are evaluated in ``eval()`` mode without gradients, in the dtype of their parameters; modes
+and devices are put back afterwards. Features are float32.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -27,15 +28,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rsafast_kernels.atomic import PathInput, replacing
-from rsafast_kernels.errors import InvalidInputError
+from rsafast_kernels.device import Device, resolve
+from rsafast_kernels.errors import BackendUnavailableError, InvalidInputError
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from rsafast_training.checkpoints import Checkpoint
 from rsafast_training.models.base import StackedModel
-from rsafast_training.stimuli import Pixels, Preprocess, Stimuli
+from rsafast_training.stimuli import Decoding, Pixels, Preprocess, Stimuli
 
 Pooling: TypeAlias = Literal["mean", "none"]
 Progress: TypeAlias = Callable[[int], None] | None
+# Of each layer: features (S, rows, p), and the shape before flattening.
+Batch: TypeAlias = dict[str, tuple[NDArray[np.float32], tuple[int, ...]]]
 
 _FORMAT = 1  # of docs/format.md
 _RESERVED = ("labels", "stimuli", "names")  # what a reader takes for descriptions at the root
@@ -146,6 +151,7 @@ def extract_features(
     preprocess: Preprocess,
     pooling: Pooling = "mean",
     batch_size: int = 64,
+    device: Device = "auto",
     progress: Progress = None,
 ) -> dict[str, NDArray[np.float32]]:
     """Activations of one network in memory; :func:`features_of_checkpoints` writes a file.
@@ -153,7 +159,6 @@ def extract_features(
     Parameters
     ----------
     network : stacked model or torch.nn.Module
-        On any device. Stays where it is.
     stimuli : Stimuli
     layers : sequence of str, optional
         Names of modules; all of ``layer_names`` for a stacked model by default.
@@ -161,7 +166,11 @@ def extract_features(
     pooling : {"mean", "none"}
         "mean" averages maps (C, H, W) over space, "none" keeps them, flattened.
     batch_size : int
-        Images at once. It changes results only where batch norm takes batch statistics.
+        Images at once. It changes results only where batch norm takes batch statistics. Where the
+        memory of a GPU is too small it is halved, with a warning, as often as it takes.
+    device : {"auto", "cpu", "cuda"}
+        Where to compute. "auto" is the GPU that holds the network, else any that is usable, else
+        the CPU.
     progress : function, optional
         Called with the number of images done since its last call.
 
@@ -174,18 +183,22 @@ def extract_features(
     InvalidInputError
         For an unknown layer (the known ones are listed), one that gives no single tensor or runs
         several times in a pass, activations that are not finite, and images that cannot be read.
+    BackendUnavailableError
+        For device="cuda" where there is none; where a single image, or a batch that takes
+        statistics of its own, does not fit in the memory of the GPU.
     """
     _check_choices(pooling, batch_size)
-    run = _Run(network, _chosen_layers(network, layers), pooling, batch_size)
-    (pixels,) = stimuli.pixels([preprocess])
+    run = _Run(network, _chosen_layers(network, layers), pooling, batch_size, device)
     features: dict[str, NDArray[np.float32]] = {}
-    for rows, batch in run.batches(pixels, preprocess, stimuli.labels):
-        for name, (values, _) in batch.items():
-            if name not in features:
-                features[name] = np.empty((len(values), len(stimuli), values.shape[-1]), np.float32)
-            features[name][:, rows] = values
-        if progress is not None:
-            progress(rows.stop - rows.start)
+    with stimuli.decoding([preprocess]) as decoding:
+        for rows, batch in run.batches(decoding, 0, preprocess, stimuli.labels):
+            for name, (values, _) in batch.items():
+                if name not in features:
+                    shape = (len(values), len(stimuli), values.shape[-1])
+                    features[name] = np.empty(shape, np.float32)
+                features[name][:, rows] = values
+            if progress is not None:
+                progress(rows.stop - rows.start)
     return {name: x[0] if len(x) == 1 else x for name, x in features.items()}
 
 
@@ -198,6 +211,7 @@ def features_of_checkpoints(
     out: PathInput,
     pooling: Pooling = "mean",
     batch_size: int = 64,
+    device: Device = "auto",
     record: Mapping[str, Any] | None = None,
     progress: Progress = None,
 ) -> Path:
@@ -207,7 +221,7 @@ def features_of_checkpoints(
     ----------
     checkpoints : iterable of Checkpointed
         Taken one at a time, so that they may be loaded as they are asked for.
-    stimuli, layers, pooling, batch_size, progress
+    stimuli, layers, pooling, batch_size, device, progress
         As in :func:`extract_features`; `progress` counts images times checkpoints times
         resolutions.
     preprocess : Preprocess or a sequence of them
@@ -237,26 +251,30 @@ def features_of_checkpoints(
         )
     if Path(out).suffix.lower() not in (".h5", ".hdf5"):
         raise InvalidInputError(f"{out}: features are saved as HDF5; choose a name ending in .h5")
-    with replacing(out) as temporary, h5py.File(temporary, "x") as file:
-        pixels = stimuli.pixels(steps, folder=temporary.parent)
+    with (
+        replacing(out) as temporary,
+        h5py.File(temporary, "x") as file,
+        stimuli.decoding(steps, folder=temporary.parent) as decoding,
+    ):
         file.create_dataset("labels", data=np.array(stimuli.labels, object), dtype=_TEXT)
         file.attrs.update({"rsafast_format": _FORMAT, "rsafast_kind": "features"})
-        file.attrs["provenance"] = json.dumps(
-            _provenance(stimuli, steps, pixels, pooling, batch_size) | dict(record or {}),
-            ensure_ascii=False,
-        )
         count = 0
         for checkpoint in checkpoints:
-            run = _Run(
-                checkpoint.model, _chosen_layers(checkpoint.model, layers), pooling, batch_size
-            )
-            for step, images in zip(steps, pixels, strict=True):
+            chosen = _chosen_layers(checkpoint.model, layers)
+            run = _Run(checkpoint.model, chosen, pooling, batch_size, device)
+            for resolution, step in enumerate(steps):
                 folder = f"size-{step.size:03d}" if len(steps) > 1 else ""
                 own = checkpoint.preprocess(step)
-                _write(file, checkpoint, run, own, images, stimuli.labels, folder, progress)
+                batches = run.batches(decoding, resolution, own, stimuli.labels)
+                _write(file, checkpoint, run, own, batches, len(stimuli), folder, progress)
             count += 1
         if not count:
             raise InvalidInputError("checkpoints holds no network; nothing was written")
+        file.attrs["provenance"] = json.dumps(
+            _provenance(stimuli, steps, decoding.digests(), pooling, batch_size)
+            | dict(record or {}),
+            ensure_ascii=False,
+        )
     return Path(out).expanduser().resolve()
 
 
@@ -265,18 +283,18 @@ def _write(
     checkpoint: Checkpointed,
     run: _Run,
     step: Preprocess,
-    images: Pixels,
-    labels: Sequence[str],
+    batches: Iterator[tuple[slice, Batch]],
+    n: int,
     folder: str,
     progress: Progress,
 ) -> None:
     datasets: dict[tuple[str, int], h5py.Dataset] = {}
-    for rows, batch in run.batches(images, step, labels):
+    for rows, batch in batches:
         for layer, (values, map_shape) in batch.items():
             for s, seed in enumerate(checkpoint.seeds):
                 if (layer, s) not in datasets:
                     name = "/".join(filter(None, (checkpoint.group(seed), folder, layer)))
-                    datasets[layer, s] = _new_dataset(file, name, len(images), values.shape[-1])
+                    datasets[layer, s] = _new_dataset(file, name, n, values.shape[-1])
                     datasets[layer, s].attrs.update(
                         checkpoint.attributes(seed)
                         | {"layer": layer, "size": step.size, "mean": step.mean, "std": step.std}
@@ -304,32 +322,74 @@ class _Run(NamedTuple):
     layers: tuple[str, ...]
     pooling: Pooling
     batch_size: int
+    device: Device
 
     @property
     def batch_statistics(self) -> bool:
-        """Whether results depend on the batches, which only our batch norm can be set to."""
-        modules = self.network.modules()
-        return any(getattr(module, "batch_statistics", False) for module in modules)
+        """Whether results depend on the batches: our batch norm set to it, or torch's own."""
+        return any(
+            getattr(module, "batch_statistics", False)
+            or (isinstance(module, _BatchNorm) and module.running_mean is None)
+            for module in self.network.modules()
+        )
 
     def batches(
-        self, pixels: Pixels, preprocess: Preprocess, labels: Sequence[str]
-    ) -> Iterator[tuple[slice, dict[str, tuple[NDArray[np.float32], tuple[int, ...]]]]]:
+        self, decoding: Decoding, resolution: int, preprocess: Preprocess, labels: Sequence[str]
+    ) -> Iterator[tuple[slice, Batch]]:
         """Rows, and for each layer the features (S, rows, p) and the shape before flattening."""
-        like = next(self.network.parameters(), torch.empty(0))
-        mean, std = (torch.tensor(v).view(3, 1, 1) for v in (preprocess.mean, preprocess.std))
-        with _evaluating(self.network), _activations_of(self.network, self.layers) as activations:
-            for start in range(0, len(pixels), self.batch_size):
-                rows = slice(start, min(start + self.batch_size, len(pixels)))
-                # A copy, since torch takes no read-only memory.
-                images = torch.from_numpy(np.array(pixels[rows])).permute(0, 3, 1, 2)
-                if not isinstance(self.network, StackedModel):
-                    # Ours run faster with the channels last, as pixels are stored (1.5 times for
-                    # one seed of cnn3 at 224 pixels); others may view their maps as vectors.
-                    images = images.contiguous()
-                found = activations(((images.float() / 255 - mean) / std).to(like))
-                yield rows, {
-                    name: self._pooled(name, found[name], labels[rows]) for name in self.layers
-                }
+        start, size = 0, self.batch_size
+        with (
+            _placed(self.network, self.device) as like,
+            _evaluating(self.network),
+            _activations_of(self.network, self.layers) as activations,
+        ):
+            while start < len(decoding):
+                rows = slice(start, min(start + size, len(decoding)))
+                pixels = decoding.read(resolution, rows)
+                try:
+                    found = activations(self._inputs(pixels, preprocess, like))
+                    batch = {n: self._pooled(n, found[n], labels[rows]) for n in self.layers}
+                except torch.OutOfMemoryError:
+                    size = self._smaller(len(pixels))
+                    continue
+                yield rows, batch
+                start = rows.stop
+
+    def _inputs(self, pixels: Pixels, preprocess: Preprocess, like: Tensor) -> Tensor:
+        """What the network sees of pixels, (n, 3, size, size) of the dtype and device of `like`."""
+        # A copy, since torch takes no read-only memory.
+        images = torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2)
+        if like.is_cuda:
+            images = images.pin_memory().to(like.device, non_blocking=True)
+        if not isinstance(self.network, StackedModel):
+            # Ours run faster with the channels last, as pixels are stored (1.5 times for one seed
+            # of cnn3 at 224 pixels); others may view their maps as vectors.
+            images = images.contiguous()
+        mean, std = (
+            torch.tensor(v, device=images.device).view(3, 1, 1)
+            for v in (preprocess.mean, preprocess.std)
+        )
+        return ((images.float() / 255 - mean) / std).to(like)
+
+    def _smaller(self, n: int) -> int:
+        """Half of `n` images, which the memory of the GPU did not hold."""
+        if self.batch_statistics:
+            raise BackendUnavailableError(
+                f"{n} images do not fit in the memory of the GPU, and batch norm takes the "
+                "statistics of every batch, so that smaller ones would give other features; use "
+                "device='cpu', or a smaller batch_size if they may"
+            )
+        if n == 1:
+            raise BackendUnavailableError(
+                "a single image does not fit in the memory of the GPU; use device='cpu', a smaller "
+                "size, or fewer seeds at once"
+            )
+        torch.cuda.empty_cache()
+        warnings.warn(
+            f"{n} images at once do not fit in the memory of the GPU; going on with {n // 2}",
+            stacklevel=2,
+        )
+        return n // 2
 
     def _pooled(
         self, name: str, x: Tensor, labels: Sequence[str]
@@ -352,6 +412,22 @@ class _Run(NamedTuple):
             )
         # A copy where the tensor could be memory that the next layer changes in place.
         return x.cpu().numpy().copy(), shape
+
+
+@contextmanager
+def _placed(network: nn.Module, device: Device) -> Iterator[Tensor]:
+    """Have the network where it is to compute, and back afterwards; yield a tensor like its own."""
+    before = next(network.parameters(), torch.empty(0))
+    home = before.device
+    there = home.type if device == "auto" and home.type != "cpu" else resolve(device, "torch")
+    if there == home.type:
+        yield before
+        return
+    network.to(there)
+    try:
+        yield torch.empty(0, dtype=before.dtype, device=there)
+    finally:
+        network.to(home)
 
 
 @contextmanager
@@ -453,7 +529,7 @@ def _check_choices(pooling: str, batch_size: int) -> None:
 def _provenance(
     stimuli: Stimuli,
     steps: Sequence[Preprocess],
-    pixels: Sequence[Pixels],
+    digests: Sequence[str],
     pooling: Pooling,
     batch_size: int,
 ) -> dict[str, Any]:
@@ -465,8 +541,8 @@ def _provenance(
         "stimuli": stimuli.source,
         "unused_images": len(stimuli.unused),
         "preprocess": [
-            asdict(step) | {"sha256_pixels": hashlib.sha256(images.data).hexdigest()[:16]}
-            for step, images in zip(steps, pixels, strict=True)
+            asdict(step) | {"sha256_pixels": digest[:16]}
+            for step, digest in zip(steps, digests, strict=True)
         ],
         "pooling": pooling,
         "batch_size": batch_size,

@@ -1,28 +1,32 @@
 """Stimuli: images with labels, from a folder, .zip, list of paths, NumPy files or NSD's HDF5.
 
 A :class:`Stimuli` knows the labels and the order of its images and decodes them on demand.
-:meth:`Stimuli.pixels` decodes each image once, for every resolution that is asked for, into
-temporary files that are memory-mapped: many checkpoints then read the same pixels, and memory
-stays bounded whatever the number of images.
+:meth:`Stimuli.decoding` decodes each image once, for every resolution that is asked for, into
+temporary files, while what is there is already read: many checkpoints read the same pixels, and
+memory stays bounded whatever the number of images. :meth:`Stimuli.pixels` waits for all of them.
 
 Nothing is dropped or replaced in silence: an image that an explicit order names must be there.
 """
 
 from __future__ import annotations
 
+import hashlib
+import math
 import os
 import posixpath
 import tempfile
+import threading
 import zipfile
 import zlib
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 import h5py
 import numpy as np
@@ -144,7 +148,7 @@ class Stimuli:
             Where the temporary files lie, which have no name and vanish with the process;
             n · size² · 3 bytes a resolution. The system's temporary folder by default.
         progress : function, optional
-            Called with the number of images done since its last call.
+            Called with the number of images done since its last call, by the thread that writes.
 
         Returns
         -------
@@ -155,41 +159,141 @@ class Stimuli:
         InvalidInputError
             For an image that cannot be decoded, and for a full disk.
         """
-        def prepared(i: int) -> list[Pixels]:
-            image = self.image(i)
-            return [np.ascontiguousarray(p.resized(image)) for p in preprocess]
+        with self.decoding(preprocess, folder=folder, progress=progress) as decoding:
+            return decoding.mapped()
 
+    @contextmanager
+    def decoding(
+        self,
+        preprocess: Sequence[Preprocess],
+        *,
+        folder: PathInput | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Iterator[Decoding]:
+        """Begin to decode, in threads, what :meth:`pixels` gives; leaving the context ends it.
+
+        Parameters and errors are those of :meth:`pixels`; errors are raised by the reader whose
+        rows they concern.
+        """
+        decoding = Decoding(self, preprocess, folder, progress)
         try:
-            with ExitStack() as stack:
-                files = [
-                    stack.enter_context(tempfile.TemporaryFile(dir=folder)) for _ in preprocess
-                ]
-                for images in self._in_order(prepared, progress):
-                    for file, image in zip(files, images, strict=True):
-                        file.write(image.data)
-                for file in files:
-                    file.flush()
-                # A mapping outlives its file object, and the space is freed with it.
-                return [
-                    np.memmap(file, np.uint8, "r", shape=(len(self), p.size, p.size, 3))
-                    for file, p in zip(files, preprocess, strict=True)
-                ]
+            yield decoding
+        finally:
+            decoding.close()
+
+
+class Decoding:
+    """Images on their way from threads that decode them to files that are read meanwhile.
+
+    Rows appear in order. One thread writes them; those that decode are at most `_AT_ONCE` images
+    ahead of it, which bounds memory.
+    """
+
+    def __init__(
+        self,
+        stimuli: Stimuli,
+        preprocess: Sequence[Preprocess],
+        folder: PathInput | None,
+        progress: Callable[[int], None] | None,
+    ) -> None:
+        self._stimuli, self._preprocess, self._progress = stimuli, tuple(preprocess), progress
+        self._place = folder or tempfile.gettempdir()
+        self._ready, self._error, self._stopped = 0, cast("BaseException | None", None), False
+        self._changed = threading.Condition()
+        self._digests = [hashlib.sha256() for _ in preprocess]
+        self._files: list[Any] = []
+        with self._disk_errors():
+            for _ in preprocess:
+                self._files.append(tempfile.TemporaryFile(dir=folder))  # noqa: SIM115
+        # A daemon, so that a process that ends without closing is not kept.
+        self._writer = threading.Thread(target=self._write, daemon=True)
+        self._writer.start()
+
+    def __len__(self) -> int:
+        return len(self._stimuli)
+
+    def read(self, resolution: int, rows: slice) -> Pixels:
+        """Map rows at one of the resolutions, (n, size, size, 3) uint8, when they are there."""
+        self._wait_for(rows.stop)
+        shape = (self._preprocess[resolution].size,) * 2 + (3,)
+        return np.memmap(
+            self._files[resolution], np.uint8, "r", offset=rows.start * math.prod(shape),
+            shape=(rows.stop - rows.start, *shape),
+        )  # fmt: skip
+
+    def mapped(self) -> list[Pixels]:
+        """Wait for all images, and map the files, read-only; mappings outlive this object."""
+        return [self.read(i, slice(0, len(self))) for i in range(len(self._files))]
+
+    def digests(self) -> list[str]:
+        """SHA-256 of the pixels of every resolution, once all are there."""
+        self._wait_for(len(self))
+        return [digest.hexdigest() for digest in self._digests]
+
+    def close(self) -> None:
+        """End the threads, after the images in hand, and free the files."""
+        with self._changed:
+            self._stopped = True
+        self._writer.join()
+        for file in self._files:
+            with suppress(OSError):  # of what a full disk did not take, which was said
+                file.close()
+
+    def _wait_for(self, rows: int) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._ready >= rows or self._error)
+            if self._ready < rows and self._error is not None:
+                raise self._error
+
+    def _write(self) -> None:
+        try:
+            with self._disk_errors(), ThreadPoolExecutor(num_threads()) as pool:
+                self._write_all(pool)
+        except BaseException as error:  # raised again where the rows are waited for
+            with self._changed:
+                self._error = error
+                self._changed.notify_all()
+
+    def _write_all(self, pool: ThreadPoolExecutor) -> None:
+        """Write images in order; Pillow frees the interpreter's lock while it decodes."""
+        coming = (pool.submit(self._prepared, i) for i in range(len(self)))
+        ahead = deque(islice(coming, _AT_ONCE))
+        try:
+            for written in range(1, len(self) + 1):
+                if self._stopped:
+                    return
+                images = ahead.popleft().result()
+                ahead.extend(islice(coming, 1))
+                for file, digest, image in zip(self._files, self._digests, images, strict=True):
+                    file.write(image.data)
+                    digest.update(image.data)
+                if written % _AT_ONCE == 0 or written == len(self):
+                    self._announce(written)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _announce(self, written: int) -> None:
+        for file in self._files:
+            file.flush()
+        if self._progress is not None:
+            self._progress(written - self._ready)
+        with self._changed:
+            self._ready = written
+            self._changed.notify_all()
+
+    def _prepared(self, i: int) -> list[Pixels]:
+        image = self._stimuli.image(i)
+        return [np.ascontiguousarray(p.resized(image)) for p in self._preprocess]
+
+    @contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise InvalidInputError(
-                f"the resized images do not fit in {folder or tempfile.gettempdir()} "
-                f"({error.strerror}); free some space or choose another folder"
+                f"the resized images do not fit in {self._place} ({error.strerror}); free some "
+                "space or choose another folder"
             ) from None
-
-    def _in_order(
-        self, prepared: Callable[[int], list[Pixels]], progress: Callable[[int], None] | None
-    ) -> Iterator[list[Pixels]]:
-        """Images 0, 1, ..., prepared in threads: Pillow frees the interpreter's lock."""
-        with ThreadPoolExecutor(num_threads()) as pool:
-            for start in range(0, len(self), _AT_ONCE):
-                part = range(start, min(start + _AT_ONCE, len(self)))
-                yield from pool.map(prepared, part)
-                if progress is not None:
-                    progress(len(part))
 
 
 def read_stimuli(
