@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import combinations
+from itertools import combinations, groupby
 from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from rsafast_kernels.device import resolve
 from rsafast_kernels.pairwise import (
     METRICS,
     Metric,
@@ -19,7 +20,7 @@ from rsafast_kernels.pairwise import (
 )
 
 from rsafast._condensed import condensed_index
-from rsafast.errors import BackendUnavailableError, InvalidInputError
+from rsafast.errors import InvalidInputError
 from rsafast.inference.structure.noise import NoisePrecision
 from rsafast.rdms import Missing, RDMs
 
@@ -95,7 +96,9 @@ def compute_rdms(
     names : sequence of k str, optional
         Names of the RDMs; by default the keys of a mapping.
     device : {"auto", "cpu", "cuda"}
-        This version ships no CUDA kernel of this operation: "auto" is the CPU, "cuda" raises.
+        Where to work: "auto" is the GPU where one can be used (it needs torch and Triton), else
+        the CPU. Layers of one shape go to a GPU together; memory of the host holds them twice.
+        The values of the two differ by rounding: docs/methods.md states the errors.
 
     Returns
     -------
@@ -112,7 +115,7 @@ def compute_rdms(
         `noise_precision` of the wrong size, not positive definite or not of these folds; unknown
         choices. Every layer is checked before the first is worked on.
     BackendUnavailableError
-        For device="cuda".
+        For device="cuda" where no GPU can be used.
 
     Examples
     --------
@@ -121,26 +124,45 @@ def compute_rdms(
     >>> compute_rdms(patterns, labels=["a", "b", "c", "d"]).vectors.round(3) + 0.0
     array([[2. , 0.5, 0.5, 1.5, 1.5, 1.5]])
     """
-    _check_choices(metric, normalize, device, missing)
+    _check_choices(metric, normalize, missing)
+    where = resolve(device, "torch", "triton")
     layers, default_names = _layers(features)
     n_rows = _common_rows(layers)
     noise_precision = _plain(noise_precision)
     if metric == "crossnobis":
         design = _design(labels, folds, n_rows, missing)
         if not design.complete or isinstance(noise_precision, NoisePrecision | Mapping):
-            return _fold_by_fold(layers, design, noise_precision, normalize, names, default_names)
+            return _fold_by_fold(
+                layers, design, noise_precision, normalize, names, default_names, where
+            )
     patterns = _patterns(layers, n_rows, metric, labels, noise_precision, folds)
     vectors = np.empty((len(layers), patterns.n * (patterns.n - 1) // 2))
-    for row, (name, x) in zip(vectors, patterns.layers, strict=True):
-        distances = partial(pairwise_distances, precision=patterns.precision)
-        row[:] = _in_layer(name, distances, x, kernel_metric(metric, normalize))
-        normalise(row, metric, normalize, x.shape[-1])
+    distances = partial(pairwise_distances, precision=patterns.precision, device=where)
+    for first, name, x in _batches(patterns.layers, where):
+        rows = vectors[first : first + len(x)]
+        rows[:] = _in_layer(name, distances, x, kernel_metric(metric, normalize))
+        normalise(rows, metric, normalize, x.shape[-1])
     return RDMs.from_vectors(
         vectors,
         labels=cast(Any, patterns.ids),
         names=names if names is not None else default_names,
         measure=measure_name(metric, normalize),
     )
+
+
+def _batches(layers: _Layers, where: str) -> Iterator[tuple[int, str, NDArray[np.floating]]]:
+    """First layer, its name and the stack of layers that are worked on together.
+
+    A GPU is given neighbours of one shape at once: small RDMs do not fill it one by one.
+    """
+    if where == "cpu":
+        yield from ((i, name, x[np.newaxis]) for i, (name, x) in enumerate(layers))
+        return
+    first = 0
+    for _, same in groupby(layers, lambda layer: (layer[1].shape, layer[1].dtype)):
+        names, stack = zip(*same, strict=True)
+        yield first, names[0], stack[0][np.newaxis] if len(stack) == 1 else np.stack(stack)
+        first += len(stack)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +191,7 @@ def one_layer(
         As :func:`compute_rdms`; for several layers; and for designs and precisions that it works
         through fold by fold.
     """
-    _check_choices(metric, normalize, "cpu", "error")
+    _check_choices(metric, normalize, "error")
     layers, names = _layers(features)
     if len(layers) != 1:
         raise InvalidInputError(
@@ -240,7 +262,7 @@ def _check_stimuli(n: int) -> None:
         raise InvalidInputError(f"an RDM needs at least {_MIN_STIMULI} stimuli, got {n}")
 
 
-def _check_choices(metric: str, normalize: str | None, device: str, missing: str) -> None:
+def _check_choices(metric: str, normalize: str | None, missing: str) -> None:
     if missing not in ("error", "allow"):
         raise InvalidInputError(f"missing must be 'error' or 'allow', got {missing!r}")
     if missing == "allow" and metric in METRICS and metric != "crossnobis":
@@ -251,12 +273,6 @@ def _check_choices(metric: str, normalize: str | None, device: str, missing: str
         raise InvalidInputError(f"metric is {metric!r}; choose one of {', '.join(METRICS)}")
     if normalize not in (None, "channels"):
         raise InvalidInputError(f"normalize is {normalize!r}; choose 'channels' or None")
-    if device == "cuda":
-        raise BackendUnavailableError(
-            "compute_rdms has no CUDA kernel in this version; use device='cpu' or 'auto'"
-        )
-    if device not in ("auto", "cpu"):
-        raise InvalidInputError(f"device is {device!r}; choose one of auto, cpu, cuda")
 
 
 def _layers(features: Features) -> tuple[_Layers, list[str] | None]:
@@ -384,15 +400,15 @@ def _fold_by_fold(
     normalize: str | None,
     names: Sequence[str] | None,
     default_names: list[str] | None,
+    where: Literal["cpu", "cuda"],
 ) -> RDMs:
     """Crossnobis RDMs as means over pairs of folds, each of the stimuli that both folds hold."""
     _check_stimuli(len(design.ids))
     whitening = {x.shape[1]: _fold_precisions(precision, design, x.shape[1]) for _, x in layers}
     for name, x in layers:
         _in_layer(name, check_rows, x, "sqeuclidean")
-    vectors = np.stack(
-        [_in_layer(name, _over_fold_pairs, x, design, whitening[x.shape[1]]) for name, x in layers]
-    )
+    of_layer = partial(_over_fold_pairs, design=design, where=where)
+    vectors = np.stack([_in_layer(name, of_layer, x, whitening[x.shape[1]]) for name, x in layers])
     if normalize is not None:
         vectors /= np.array([x.shape[1] for _, x in layers])[:, None]
     counts = _fold_pair_counts(design)
@@ -420,7 +436,10 @@ def _fold_pair_counts(design: _Design) -> NDArray[np.int64]:
 
 
 def _over_fold_pairs(
-    x: NDArray[np.floating], design: _Design, precisions: list[NDArray[np.float64]]
+    x: NDArray[np.floating],
+    precisions: list[NDArray[np.float64]],
+    design: _Design,
+    where: Literal["cpu", "cuda"],
 ) -> NDArray[np.float64]:
     """Mean over pairs of folds of the products of differences, (pairs,); NaN where there is none.
 
@@ -439,7 +458,7 @@ def _over_fold_pairs(
         between = np.linalg.inv((covariances[i] + covariances[j]) / 2) if covariances else None
         values = pairwise_distances(
             _fold_patterns(x, members), "crossnobis",
-            precision=None if between is None else (between + between.T) / 2,
+            precision=None if between is None else (between + between.T) / 2, device=where,
         )  # fmt: skip
         first, second = np.array(held)[np.array(np.triu_indices(len(held), 1))]
         total[condensed_index(first, second, n)] += values
@@ -505,4 +524,3 @@ def _in_layer(name: str, function: Any, *arguments: Any) -> Any:
         return function(*arguments)
     except InvalidInputError as error:
         raise InvalidInputError(f"{name}: {error}") from None
-

@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+from rsafast_kernels import device
+from rsafast_kernels.pairwise import pairwise_distances
 from scipy.spatial.distance import pdist
 
+from rsafast import features
 from rsafast.errors import BackendUnavailableError, InvalidInputError
 from rsafast.features import compute_rdms
 
@@ -176,6 +179,30 @@ def test_crossnobis_names_the_missing_cell(x):
         compute_rdms(x, "crossnobis", labels=labels, folds=folds)
 
 
-def test_cuda_never_falls_back(x):
-    with pytest.raises(BackendUnavailableError, match="no CUDA kernel"):
+def test_cuda_never_falls_back(x, monkeypatch):
+    reason = "no NVIDIA driver here"
+    monkeypatch.setattr(device, "cuda_missing", lambda *_: reason)
+    with pytest.raises(BackendUnavailableError, match=reason):
         compute_rdms(x, device="cuda")
+    with pytest.raises(InvalidInputError, match="device must be one of"):
+        compute_rdms(x, device="gpu")
+
+
+@pytest.mark.parametrize("normalize", [None, "channels"])
+def test_layers_of_one_shape_are_batched_for_a_gpu(x, monkeypatch, normalize):
+    seen = []
+
+    def on_cpu(stack, metric, *, device, **options):
+        assert device == "cuda"
+        seen.append(stack.shape)
+        return pairwise_distances(stack, metric, **options)
+
+    layers = {"a": x, "b": x[:, :3], "c": -2 * x[:, :3], "d": x[:, 1:4].astype(np.float32)}
+    expected = compute_rdms(layers, "euclidean", normalize=normalize, device="cpu")
+    monkeypatch.setattr(features, "resolve", lambda *_: "cuda")
+    monkeypatch.setattr(features, "pairwise_distances", on_cpu)
+    got = compute_rdms(layers, "euclidean", normalize=normalize)
+    n, p = x.shape
+    assert seen == [(1, n, p), (2, n, 3), (1, n, 3)]
+    np.testing.assert_array_equal(got.vectors, expected.vectors)
+    assert got.names == expected.names
