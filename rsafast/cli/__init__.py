@@ -3,9 +3,9 @@
 Each command lives in a module of its own and imports the analysis inside its function, so that
 ``rsafast --help`` stays quick. Results go to stdout, progress and messages to stderr.
 
-Exit codes: 0 success, 1 ``data verify`` found a problem or ``data fetch`` was declined, 2 a usage
-or input error (one line on stderr), 130 interrupted. Any other exception is a bug of rsafast and
-shows its traceback.
+Exit codes: 0 success, 1 ``data verify`` found a problem, ``data fetch`` was declined or ``bench``
+met a wrong answer, 2 a usage or input error (one line on stderr), 130 interrupted. Any other
+exception is a bug of rsafast and shows its traceback.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import typer
 from typer.main import get_command
 
 from rsafast.cli import (
+    bench,
     bootstrap,
     ceiling,
     compare,
@@ -42,7 +43,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (demo, rdm, rank, compare, test, bootstrap, ceiling, train, features, study, doctor):
+for module in (
+    demo, rdm, rank, compare, test, bootstrap, ceiling, train, features, study, bench, doctor
+):  # fmt: skip
     app.command(module.NAME, help=module.HELP, epilog=module.EXAMPLE)(module.command)
 app.add_typer(data.app, name=data.NAME, help=data.HELP, epilog=data.EXAMPLE)
 
@@ -77,8 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0 success, 1 a folder that `data verify` found wrong or a declined `data fetch`, 2 usage or
-        input error, 130 interrupted.
+        0 success, 1 a folder that `data verify` found wrong, a declined `data fetch` or a wrong
+        answer of `bench`, 2 usage or input error, 130 interrupted.
     """
     args = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     written: list[Path] = []

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from rsafast_kernels.cuda import source_of
 from rsafast_kernels.errors import InvalidInputError, RsafastError, UnsupportedCaseError
 from rsafast_kernels.rank import average_ranks
 from rsafast_kernels.rank import gpu as rank_gpu
@@ -96,14 +97,15 @@ def test_many_copies_keep_ranks_whole(simulated_gpu, rng):
 
 
 def test_without_spread_the_square_is_exactly_zero(simulated_gpu, rng):
-    n = 70
-    a = np.full((2, n * (n - 1) // 2), 0.3)
-    a[1, 0] = 5.0  # that of stimuli 0 and 1, of which the first resample holds one
-    weights = np.stack([np.arange(n) != 1, np.ones(n)]).astype(int)
+    n = 40
+    a = np.tile([[0.1], [0.3], [1 / 3]], (1, n * (n - 1) // 2))  # their means round otherwise
+    a[2, 0] = 5.0  # that of stimuli 0 and 1
+    weights = np.concatenate([bootstrap(rng, n, 3), np.ones((1, n), int)])
+    weights[:3, 1] = 0
     for ranks in (True, False):
         there = simulated_gpu.asarray(a)
         got = Resampler(there, there, n, ranks=ranks, centred=True)(weights)
-        assert (got.squares_a > 0).tolist() == [[False, False], [False, True]]
+        assert (got.squares_a > 0).tolist() == [[False] * 3] * 3 + [[False, False, True]]
         assert np.array_equal(got.squares_a, got.squares_b)
 
 
@@ -214,6 +216,15 @@ def test_names_what_is_wrong(simulated_gpu, rng):
         Resampler(there, holed, 5, ranks=ranks, keep=np.arange(10) != 3)
     with pytest.raises(InvalidInputError, match="of NumPy arrays"):
         Resampler(there, there, 5, ranks=True).ranks(np.ones(5, int))
+
+
+def test_sizes_are_those_of_the_kernels():
+    source = source_of("resample").read_text()
+    for name, value in (
+        ("threads", resample_gpu._THREADS), ("part", resample_gpu._PART),
+        ("most_staged", resample_gpu._STAGED),
+    ):  # fmt: skip
+        assert f" {name} = {value}" in source
 
 
 # ---------------------------------------------------------------- average ranks

@@ -1,6 +1,7 @@
 """Average ranks on a GPU: rows are sorted by CuPy, and runs of equal values found in their order.
 
-All by whole arrays: some 60 bytes move for every value, beside the sort.
+The bound is that of the sort, and some 100 bytes more for every value: each step reads and writes
+whole arrays.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy as np
 
 from rsafast_kernels.device import namespace
 
-_VALUES = 2**25  # sorted at a time: the indices of these take 1.5 GB
+_VALUES = 2**25  # sorted at a time: with their places, 2 to 3 GB
 
 
 def average_ranks(rows: Any) -> Any:
