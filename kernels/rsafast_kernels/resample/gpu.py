@@ -23,6 +23,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -55,18 +56,29 @@ class Batch:
     """
 
     def __init__(self, xp: Any, counts: Counts, pairs: NDArray[np.int64]) -> None:
-        there = counts > 0
-        held = there.sum(axis=1)
+        self._xp, self._counts = xp, counts
+        self._there = counts > 0
+        held = self._there.sum(axis=1)
         self.resamples, self.n = counts.shape
         self.longest = max(1, int(held.max()))
         self.parts = parts_of(self.longest)
         self.held = xp.asarray(held.astype(np.int32))
         self.pairs = xp.asarray(pairs.astype(np.int32))
-        place = np.where(there, there.cumsum(axis=1) - 1, 0)
-        self.stimuli = xp.asarray((counts.astype(np.uint32) << 16) | place.astype(np.uint32))
-        drawn = np.argsort(~there, axis=1, kind="stable")[:, : self.longest]
-        often = np.take_along_axis(counts, drawn, axis=1)
-        self.drawn = xp.asarray((drawn.astype(np.uint32) << 16) | often.astype(np.uint32))
+
+    @cached_property
+    def stimuli(self) -> Any:
+        """(R, n) uint32: how often each is drawn << 16 | its place among those drawn."""
+        place = np.where(self._there, self._there.cumsum(axis=1) - 1, 0)
+        return self._xp.asarray((self._counts.astype(np.uint32) << 16) | place.astype(np.uint32))
+
+    @cached_property
+    def drawn(self) -> Any:
+        """(R, longest) uint32: numbers of those drawn << 16 | how often; 0 behind the last."""
+        resample, stimulus = np.nonzero(self._there)
+        place = (self._there.cumsum(axis=1) - 1)[resample, stimulus]
+        table = np.zeros((self.resamples, self.longest), np.uint32)
+        table[resample, place] = (stimulus << 16) | self._counts[resample, stimulus]
+        return self._xp.asarray(table)
 
 
 def parts_of(held: int) -> int:
