@@ -187,7 +187,10 @@ if INTERPRETED:
         got = on_gpu(x, "correlation")
         assert_near(got, reference.pairwise_distances(x, "correlation"), 1e-6)
 
-    @pytest.mark.parametrize("metric", METRICS)
+    # One metric of each form; the others differ in what is done before.
+    @pytest.mark.parametrize(
+        "metric", ["correlation", "euclidean", "mahalanobis", "crossnobis", "poisson"]
+    )
     def test_interpreted_near_duplicates_are_accurate(metric):
         x, precision = make(metric, 18, 40, np.float64)
         x[..., 1::2, :] = x[..., ::2, :]
@@ -319,7 +322,7 @@ else:
             check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]
-        assert "40 passed" in done.stdout
+        assert "37 passed" in done.stdout
 
     SHARED_MEMORY = {80: 163 * 1024, 90: 227 * 1024}  # largest of a block, CUDA programming guide
 

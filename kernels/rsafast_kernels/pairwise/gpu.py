@@ -54,9 +54,9 @@ class Launch:
         """Return the largest tile whose products and operands stay in registers.
 
         A tile of 128 x 128 float32 sums takes 64 registers of each of 256 threads, and the parts
-        of its operands most of the others; 128 x 128 x 32 loads a byte for each 64 operations of
-        one bf16 product, against the some 200 that an H200 does in the time of a byte from memory,
-        so that bands of 8 rows of tiles share what they load in the second-level cache. Steps of 32
+        of its operands most of the others. It loads a byte for 32 operations of each bf16 product,
+        where an H200 does some 200 in the time of a byte from memory: bands of 8 rows of tiles
+        share what they load in the second-level cache. Steps of 32
         features keep three stages of both operands within the shared memory of sm_80; their
         products are added to the sums rounding to nearest, whatever the tensor cores do inside.
         Tiles of 64 waste less on small sets, fill the GPU when there are few, and are what the
