@@ -23,7 +23,8 @@ Bound = Literal["arithmetic", "bytes"]
 
 _SIZES = tuple(2**k for k in range(17, 29, 2))  # 128 kB to 128 MB
 _LARGEST = 2**30
-_PRODUCT = 2048
+# Rows of the matrix product: the smaller one is within some per cent of the rate of the larger.
+_PRODUCT, _QUICK_PRODUCT = 2048, 1536
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +70,14 @@ def _limits(operations: dict[str, float], bandwidth: list[tuple[int, float]]) ->
 
 
 def measure_limits(device: Device, *, quick: bool = False) -> Limits:
-    """Measure in about 3 seconds, or one if `quick`."""
+    """Measure in some 5 seconds, or two if `quick`, on a machine that does nothing else."""
     seconds = 0.1 if quick else 0.3
     sizes = _SIZES if quick else (*_SIZES, _LARGEST)
+    rows = _QUICK_PRODUCT if quick else _PRODUCT
     if device == "cuda":
         return _cuda_limits(seconds, sizes)
     return _limits(
-        {name: _cpu_product(name, seconds) for name in ("float32", "float64")},
+        {name: _cpu_product(name, rows, seconds) for name in ("float32", "float64")},
         [(size, _cpu_bandwidth(size, seconds / 4)) for size in sizes],
     )
 
@@ -92,18 +94,18 @@ def _fastest(run: Callable[[], object], seconds: float) -> float:
     return best
 
 
-def _cpu_product(dtype: str, seconds: float) -> float:
+def _cpu_product(dtype: str, n: int, seconds: float) -> float:
     """By BLAS's own threads, or by as many products of one thread each, which may be faster."""
-    a = np.random.default_rng(0).standard_normal((_PRODUCT, _PRODUCT)).astype(dtype)
-    threads, strip = num_threads(), -(-_PRODUCT // num_threads())
-    parts = [a[k : k + strip] for k in range(0, _PRODUCT, strip)]
-    outs = [np.empty((len(p), _PRODUCT), dtype) for p in parts]
+    a = np.random.default_rng(0).standard_normal((n, n)).astype(dtype)
+    threads, strip = num_threads(), -(-n // num_threads())
+    parts = [a[k : k + strip] for k in range(0, n, strip)]
+    outs = [np.empty((len(p), n), dtype) for p in parts]
     together = _fastest(lambda: a @ a, seconds)
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
         apart = _fastest(
             lambda: list(pool.map(lambda p, o: np.matmul(p, a, out=o), parts, outs)), seconds
         )
-    return 2.0 * _PRODUCT**3 / min(together, apart)
+    return 2.0 * n**3 / min(together, apart)
 
 
 def _cpu_bandwidth(size: int, seconds: float) -> float:

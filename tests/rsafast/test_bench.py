@@ -10,7 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rsafast.bench import KERNELS, Case, Peer, Row, Work, WrongAnswer, figures, measure, rows
+from rsafast.bench import (
+    KERNELS,
+    Case,
+    Peer,
+    Row,
+    Work,
+    WrongAnswer,
+    figures,
+    limits,
+    measure,
+    rows,
+)
 from rsafast.bench import results as stored
 from rsafast.bench.limits import Limits
 from rsafast.bench.row import close
@@ -33,8 +44,17 @@ def made(run=lambda: 3.0, expected=3.0, **changes):
     return Row(**fields | changes)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _limits_of_a_known_machine():
+    """The limits have a test of their own: measuring them takes seconds."""
+    known = Limits({"float32": 2e11, "float64": 1e11}, ((2**17, 1e11), (2**27, 2e10)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measure, "measure_limits", lambda *_, **__: known)
+        yield
+
+
 @pytest.fixture(scope="module")
-def result():
+def result(_limits_of_a_known_machine):
     """Two rows on this machine, one beside a peer and a yardstick."""
     def peer(name, role):
         return Peer(name, ("numpy",), "numpy", made().prepare, 1, role)
@@ -160,16 +180,26 @@ def test_what_is_not_installed_is_left_out_with_the_command():
 
 
 def test_the_bound_is_the_slower_of_arithmetic_and_traffic_at_the_working_set():
-    limits = Limits({"float32": 100.0, "float64": 50.0}, ((1000, 40.0), (4000, 10.0)))
-    assert limits.bound(Work(5000, 100, "float64")) == ("arithmetic", 100.0)
-    assert limits.bound(Work(1, 2000, "float64")) == ("bytes", 50.0)  # in cache
-    assert limits.bound(Work(1, 8000, "float32")) == ("bytes", 800.0)
+    known = Limits({"float32": 100.0, "float64": 50.0}, ((1000, 40.0), (4000, 10.0)))
+    assert known.bound(Work(5000, 100, "float64")) == ("arithmetic", 100.0)
+    assert known.bound(Work(1, 2000, "float64")) == ("bytes", 50.0)  # in cache
+    assert known.bound(Work(1, 8000, "float32")) == ("bytes", 800.0)
 
 
 def test_a_larger_working_set_never_lowers_the_limit_of_a_smaller_one():
     low = Limits({"float64": 1.0}, ((1, 5.0), (2, 3.0)))
     high = Limits({"float64": 2.0}, ((1, 4.0), (2, 9.0)))
     assert low.best(high) == Limits({"float64": 2.0}, ((1, 9.0), (2, 9.0)))
+
+
+def test_limits_are_measured(monkeypatch):
+    monkeypatch.setattr(limits, "_QUICK_PRODUCT", 128)
+    monkeypatch.setattr(limits, "_SIZES", (2**17, 2**21))
+    found = limits.measure_limits("cpu", quick=True)
+    assert min(found.operations.values()) > 1e7
+    (small, fast), (large, slow) = found.bandwidth
+    assert (small, large) == (2**17, 2**21)
+    assert fast >= slow > 1e7
 
 
 def test_json_round_trip_and_no_names_of_hosts_or_users(result, tmp_path):
@@ -245,8 +275,17 @@ def test_misuse_is_told_before_any_work(arguments, told, tmp_path, capsys):
 
 def test_it_runs_where_nothing_else_is_installed(tmp_path):
     """In a process that has neither peers nor torch, as after a plain pip install."""
-    hide = f"import sys; sys.modules.update(dict.fromkeys({HIDDEN!r}))"
-    code = f"{hide}; from rsafast.cli import main; sys.exit(main(sys.argv[1:]))"
+    code = (
+        "import sys\n"
+        "from importlib.machinery import PathFinder\n"
+        "find = PathFinder.find_spec\n"
+        "PathFinder.find_spec = classmethod(lambda cls, name, *rest:"
+        f" None if name.partition('.')[0] in {HIDDEN!r} else find(name, *rest))\n"
+        "from rsafast.bench import limits\n"
+        "limits._QUICK_PRODUCT, limits._SIZES = 128, (2**17, 2**21)\n"
+        "from rsafast.cli import main\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
     out = tmp_path / "out"
     command = [sys.executable, "-c", code, "bench", "rank", "lif", "--quick", "--compare",
                "--out", str(out)]  # fmt: skip
