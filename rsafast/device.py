@@ -1,26 +1,8 @@
-"""Where a computation runs, and what must be installed for it."""
+"""What must be installed for training; where computations run is in rsafast_kernels.device."""
 
 import importlib.util
 
-from rsafast.errors import BackendUnavailableError, InvalidInputError
-
-
-def require_cpu(device: str, operation: str) -> None:
-    """Accept "auto" and "cpu"; an explicit "cuda" never falls back.
-
-    Raises
-    ------
-    BackendUnavailableError
-        "cuda": no CUDA kernel of this operation ships in this version.
-    InvalidInputError
-        Any other name.
-    """
-    if device == "cuda":
-        raise BackendUnavailableError(
-            f"{operation} has no CUDA kernel in this version; use device='auto' or 'cpu'"
-        )
-    if device not in ("auto", "cpu"):
-        raise InvalidInputError(f"device must be one of auto, cpu, cuda, got {device!r}")
+from rsafast.errors import BackendUnavailableError
 
 
 def require_training() -> None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib.metadata
-import importlib.util
 import os
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -88,21 +85,18 @@ def backends() -> dict[str, Any]:
 
 
 def cuda() -> tuple[bool, str]:
-    """Return whether CUDA can be used from here, and the reason in words."""
-    name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
-    try:
-        driver = ctypes.CDLL(name)
-    except OSError:
-        return False, f"no NVIDIA driver here ({name} not found)"
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
-        return False, "an NVIDIA driver is installed but does not start; see nvidia-smi"
-    if count.value == 0:
-        return False, "an NVIDIA driver is installed but no device is visible"
-    libraries = [name for name in ("cupy", "torch") if importlib.util.find_spec(name)]
-    if not libraries:
-        return False, f"{count.value} device(s), but no CuPy or torch: pip install 'rsafast[gpu]'"
-    return True, f"{count.value} device(s), through {' and '.join(libraries)}"
+    """Return whether CUDA can be used from here, and in words by what, or why not."""
+    from rsafast_kernels.device import cuda_missing
+
+    why = cuda_missing()
+    if why is not None:
+        return False, why
+    uses = {
+        "permutation tests and bootstraps (CuPy)": cuda_missing("cupy"),
+        "RDMs and training (torch, Triton)": cuda_missing("torch", "triton"),
+    }
+    words = [f"{what}: {reason or 'yes'}" for what, reason in uses.items()]
+    return None in uses.values(), "; ".join(words)
 
 
 def speeds() -> dict[str, float]:

@@ -14,18 +14,42 @@ import pytest
 
 RandomRDM = Callable[..., np.ndarray]
 
-# What is imported to collect the tests stays: the collector of garbage need not go through it.
-gc.disable()
+# Modules whose tests share something expensive, which one worker makes for all of them. xdist has
+# marks for this, which version 3.8 ignores with pytest 9.2.
+TOGETHER = {
+    "tests/rsafast/test_demo.py", "tests/rsafast/test_report.py", "tests/rsafast/test_study.py",
+    "tests/rsafast/test_study_report.py", "tests/training/test_command_line.py",
+    "tests/training/test_trainer.py",
+}  # fmt: skip
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Modules of `TOGETHER` go to a worker whole, and other tests one by one."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            module = nodeid.split("::")[0]
+            return module if module in TOGETHER else nodeid
+
+    return Scheduling(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[Any]:
+    """What is imported to collect the tests stays: no garbage is looked for in it, then or later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Slow tests come first, so that no worker is left with a long one at the end."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
-
-
-def pytest_collection_finish() -> None:
-    gc.freeze()
-    gc.enable()
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +88,14 @@ def inline() -> Iterator[Any]:
 
 @pytest.fixture
 def simulated_gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A CuPy on host memory whose CUDA kernels run on the CPU; see tests/emulation."""
+    """A CuPy on host memory whose CUDA kernels run on the CPU; see tests/emulation.
+
+    With RSAFAST_REAL_GPU=1 it is CuPy itself, to run the same tests on a GPU.
+    """
+    if os.environ.get("RSAFAST_REAL_GPU") == "1":
+        import cupy
+
+        return cupy
     from emulation.cupy_on_numpy import install
 
     return install(monkeypatch)

@@ -104,7 +104,7 @@ def command(
             "--models-key": models_key, "--brain-key": brain_key, "--keep-null": keep_null,
             "--engine": engine != "auto", "--device cuda": device == "cuda",
         },
-        needing={"--features": features, "--dry-run": dry_run, "--cluster": cluster},
+        needing={"--features": features, "--dry-run": dry_run},
     )  # fmt: skip
     if dry_run and cluster is not None:
         raise typer.BadParameter("--dry-run takes no --cluster: the plan is made and timed here")
@@ -153,6 +153,7 @@ def command(
         device=device,
         keep_null=keep_null,
         memory_budget=budget,
+        cluster=cluster,
         progress=not quiet,
     )
     _save(ctx.obj, result, out, csv)

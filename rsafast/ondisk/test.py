@@ -34,7 +34,7 @@ from rsafast.ondisk.survey import (
 )
 from rsafast.ondisk.work import resumable_if_named
 from rsafast.permutation.counts import TOLERANCE, Counts, Observed, result_of
-from rsafast.permutation.engines import Plan
+from rsafast.permutation.engines import Sampling
 from rsafast.permutation.moments import mean_and_std_of_sums
 from rsafast.permutation.result import PermutationResult
 from rsafast.permutation.setup import NullMoments, check_choices
@@ -267,7 +267,9 @@ def _result(
 ) -> PermutationResult:
     total, n = task.orbits.n_permutations, task.orbits.n_stimuli
     return result_of(
-        Plan("orbit-streamed", total, True, lambda: iter(()), how),
+        Sampling(
+            engine="orbit-streamed", n_permutations=total, independent_blocks=True, details=how
+        ),
         counts,
         observed,
         tuple(rdm.name for rdm in task.models),

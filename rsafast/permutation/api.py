@@ -1,20 +1,24 @@
 """`permutation_test`: are these model RDMs and these brain RDMs related?"""
 
+from __future__ import annotations
+
 import time
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from rsafast_kernels.device import fall_back, free_bytes, resolve
+from rsafast_kernels.device import fall_back, resolve
 from rsafast_kernels.tally import Alternative
 
+from rsafast.cluster import Cluster
 from rsafast.comparators import get_comparator
 from rsafast.errors import InvalidInputError, UnsupportedCaseError
 from rsafast.mask import as_pair_mask
 from rsafast.memory import parse_bytes
-from rsafast.permutation import gpu, moments
-from rsafast.permutation.counts import TOLERANCE, Counts, Observed, result_of
+from rsafast.permutation import moments
+from rsafast.permutation.counts import TOLERANCE, Observed, result_of
 from rsafast.permutation.engines import Plan
+from rsafast.permutation.job import Job, counted
 from rsafast.permutation.result import PermutationResult
 from rsafast.permutation.setup import (
     Engine,
@@ -22,11 +26,9 @@ from rsafast.permutation.setup import (
     aligned,
     as_groups,
     check_choices,
-    choose_plan,
     null_moments,
 )
 from rsafast.permutation.statistics import CovariateScheme, Product, Statistic, build_statistic
-from rsafast.progress import track
 
 _WELL_CONDITIONED = 100.0  # conditioning up to which rounding is that of the products
 
@@ -47,7 +49,7 @@ def permutation_test(
     device: str = "auto",
     keep_null: bool = False,
     memory_budget: int | str | None = None,
-    cluster: Any | None = None,
+    cluster: Cluster | None = None,
     progress: bool = True,
     covariate_scheme: CovariateScheme = "freedman-lane",
 ) -> PermutationResult:
@@ -101,7 +103,9 @@ def permutation_test(
     keep_null : keep every permuted statistic (8 bytes each).
     memory_budget : bytes or a size like "2GB", for working arrays (2 GB by default; on a GPU most
         of what is free).
-    cluster : only :func:`rsafast.permutation_test_files` takes one.
+    cluster : address, Client or "local", optional
+        Dask cluster that counts in 32 shares, to the same counts. Give each worker one GPU, and
+        several are used; `device` and `memory_budget` then hold for every worker.
     progress : show a bar on stderr after a second.
     covariate_scheme : {"freedman-lane", "raw"}
         Permute the residuals of the model given the covariates, or the model itself.
@@ -135,10 +139,8 @@ def permutation_test(
     True
     """
     started = time.perf_counter()
-    if cluster is not None:
-        raise UnsupportedCaseError(
-            "cluster= is for RDMs that are read in rows; use permutation_test_files"
-        )
+    if cluster is not None and keep_null:
+        raise UnsupportedCaseError("keep_null keeps every statistic here; leave cluster= out")
     resolve(device, "cupy")
     comparator = get_comparator(method)
     check_choices(n_permutations, alternative, tail, engine, seed, covariate_scheme)
@@ -168,7 +170,7 @@ def permutation_test(
         method=comparator.name, n_permutations=n_permutations, alternative=alternative,
         blocks=groups, tail=tail, engine=engine, seed=seed, keep_null=keep_null, budget=budget,
         device=device, gpu_budget=None if memory_budget is None else budget,
-        progress=progress, started=started,
+        cluster=cluster, progress=progress, started=started,
         parameters={
             "covariates": None if z is None else list(z.names),
             "covariate_scheme": None if z is None else covariate_scheme,
@@ -197,6 +199,7 @@ def run_test(
     budget: int,
     device: str = "cpu",
     gpu_budget: int | None = None,
+    cluster: Cluster | None = None,
     progress: bool = True,
     started: float,
     parameters: dict[str, Any],
@@ -212,16 +215,15 @@ def run_test(
     The others : see `permutation_test`.
     """
     shape = (len(model_names), len(brain_names))
-    pairs = shape[0] * shape[1]
-    there, limit, single = statistic, budget, False
-    if resolve(device, "cupy") == "cuda":
-        if statistic.bilinear:
-            there = gpu.moved(statistic)  # type: ignore[type-var]
-            limit = free_bytes() * 4 // 5 if gpu_budget is None else gpu_budget
-            single = tail is None and not keep_null and gpu.prefers_float32()
-        else:
-            fall_back(device, f"method {method!r} here")
-    plan = choose_plan(there, pairs, n, n_permutations, engine, seed, blocks, limit, single)
+    where = resolve(device, "cupy")
+    if where == "cuda" and not statistic.bilinear:
+        fall_back(device, f"method {method!r} here")
+        where = "cpu"
+    job = Job(
+        statistic, shape, n, n_permutations, engine, seed, blocks, alternative, tail, keep_null,
+        budget, where, gpu_budget,
+    )  # fmt: skip
+    plan = job.plan()
     _check_null_size(plan, shape, keep_null, budget)
 
     observed = Observed(
@@ -232,11 +234,7 @@ def run_test(
         if tail == "pearson3" and isinstance(statistic, Product)
         else None,
     )
-    counts = Counts.start(observed, alternative, tail, plan.n_permutations if keep_null else 0)
-    with track(plan.n_permutations, "relabellings", progress) as advance:
-        for block in plan.run():
-            counts.add(block)
-            advance(block.size)
+    counts = counted(job, plan, observed, cluster, progress)
     counts.check()
     return result_of(
         plan, counts, observed, model_names, brain_names, n,

@@ -14,7 +14,7 @@ from scipy.stats import false_discovery_control
 from rsafast.comparators import FloatArray
 from rsafast.errors import RsafastError
 from rsafast.io.provenance import input_hashes, provenance
-from rsafast.permutation.engines import Block, Plan
+from rsafast.permutation.engines import Block, Sampling
 from rsafast.permutation.result import PermutationResult
 from rsafast.permutation.setup import NullMoments
 from rsafast.permutation.tails import TopScores, gpd_p, pearson3_p
@@ -81,6 +81,12 @@ class Counts:
         if self.null is not None:
             self.null[:, :, block.places] = np.moveaxis(to_host(block.values), (1, 3), (0, 1))
 
+    def merge(self, other: "Counts") -> None:
+        """Take in the counts of other relabellings; nulls that are kept are not merged."""
+        self.tally.merge(other.tally)
+        if self.top is not None and other.top is not None:
+            self.top.merge(other.top)
+
     def check(self) -> None:
         """Raise unless the observed labelling was among the relabellings of every pair."""
         if not (self.tally.exceedances > 0).all():
@@ -91,7 +97,7 @@ class Counts:
 
 
 def result_of(
-    plan: Plan,
+    sampling: Sampling,
     counts: Counts,
     observed: Observed,
     model_names: tuple[str, ...],
@@ -106,7 +112,7 @@ def result_of(
     started: float,
 ) -> PermutationResult:
     """Make the result of counts that are complete; `inputs` are hashed."""
-    tally, total, expected = counts.tally, plan.n_permutations, observed.null
+    tally, total, expected = counts.tally, sampling.n_permutations, observed.null
     statistic, alternative = observed.statistic, tally.alternative
     p = tally.exceedances / total
     several = statistic.size > 1
@@ -126,7 +132,7 @@ def result_of(
         p_value_fwer=tally.single_step / total if several else p,
         p_value_stepdown=_step_down(tally) if several else p,
         q_value=false_discovery_control(p.ravel(), method="bh").reshape(p.shape),
-        p_standard_error=_standard_error(plan, tally),
+        p_standard_error=_standard_error(sampling, tally),
         null_mean=mean,
         null_std=std,
         null_skewness=skew,
@@ -136,8 +142,8 @@ def result_of(
         n_stimuli=n,
         method=method,
         alternative=alternative,
-        engine=plan.engine,
-        device=plan.device,
+        engine=sampling.engine,
+        device=sampling.device,
         seed=seed,
         moments="exact" if expected.exact else "sampled",
         model_names=model_names,
@@ -147,7 +153,7 @@ def result_of(
         null=counts.null,
         parameters=parameters,
         provenance=provenance()
-        | {"seconds": time.perf_counter() - started, **plan.details}
+        | {"seconds": time.perf_counter() - started, **sampling.details}
         | input_hashes(**inputs),
     )
 
@@ -158,18 +164,18 @@ def _sampled_moments(tally: Tally, expected: NullMoments) -> tuple[FloatArray, F
     return expected.mean + offset, np.sqrt(variance)
 
 
-def _standard_error(plan: Plan, tally: Tally) -> FloatArray:
+def _standard_error(sampling: Sampling, tally: Tally) -> FloatArray:
     """Monte Carlo standard error of p: never below that of independent relabellings.
 
     Orbits are pairwise independent, so the variance between their counts is unbiased for the
     sampling variance; it is uninformative where the observed value is hardly ever reached.
     """
-    if plan.engine == "exact":
+    if sampling.engine == "exact":
         return np.zeros(tally.exceedances.shape)
     total, blocks = tally.permutations, tally.blocks
     p = tally.exceedances / total
     binomial = np.sqrt(p * (1 - p) / total)
-    if not plan.independent_blocks or blocks < 2:
+    if not sampling.independent_blocks or blocks < 2:
         return binomial
     between = tally.squared_exceedances / blocks - (tally.exceedances / blocks) ** 2
     spread = np.sqrt(np.maximum(between, 0.0) / (blocks - 1)) * blocks / total

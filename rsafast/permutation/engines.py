@@ -56,16 +56,33 @@ class Block:
         return self.starts.size * self.values.shape[-1]
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What an engine will do: how many relabellings, and the blocks that carry them out."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """Which relabellings a test evaluates, and where."""
 
     engine: str
     n_permutations: int
     independent_blocks: bool  # whether the spread between blocks tells the Monte Carlo error
-    run: Callable[[], Iterator[Block]]
     details: dict[str, Any]
     device: Device = "cpu"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan(Sampling):
+    """A sampling, and the blocks that carry it out.
+
+    Attributes
+    ----------
+    rows : what the work can be divided by.
+    run : blocks of some of the rows; any parts of ``range(rows)`` make up the whole.
+    """
+
+    rows: int
+    run: Callable[[range], Iterator[Block]]
+
+    def blocks(self) -> Iterator[Block]:
+        """All blocks."""
+        return self.run(range(self.rows))
 
 
 # ---------------------------------------------------------------- orbit
@@ -90,15 +107,16 @@ def plan_orbit(
     device = device_of(statistic)
     if device == "cuda":
         gpu.tiles(statistic, n, (count_a, count_b), budget, 8)  # what is too large is told now
-        run = partial(_run_orbit_on_gpu, statistic, n, count_a, count_b, seed, budget, single)
+        run = partial(_run_orbit_on_gpu, statistic, n, count_b, seed, budget, single)
     else:
         sizes = _sizes(groups, n, count_a, count_b, budget)
-        run = partial(_run_orbit, statistic, n, count_a, count_b, seed, sizes)
+        run = partial(_run_orbit, statistic, n, count_b, seed, sizes)
     return Plan(
         engine="orbit",
         n_permutations=count_a * count_b * n,
         independent_blocks=True,
         run=run,
+        rows=count_a,
         details={"relabelings": [count_a, count_b], "shifts": n},
         device=device,
     )
@@ -113,16 +131,16 @@ def device_of(statistic: Statistic) -> Device:
 def _run_orbit_on_gpu(
     statistic: BilinearStatistic,
     n: int,
-    count_a: int,
     count_b: int,
     seed: int,
     budget: int,
     single: bool,
+    rows: range,
 ) -> Iterator[Block]:
-    g = relabelings(seed, PERMUTED, 0, count_a, n)
+    g = relabelings(seed, PERMUTED, rows.start, len(rows), n)
     r = fixed_relabelings(seed, range(count_b), n)
     for tile, values, recheck in gpu.run(statistic, g, r, budget, single):
-        first = np.array(tile.i)[:, None] * count_b + np.array(tile.j)
+        first = (np.array(tile.i)[:, None] + rows.start) * count_b + np.array(tile.j)
         yield Block(values, first * n, recheck)
 
 
@@ -200,7 +218,7 @@ def _tile(groups: list[Group], n: int, count_a: int, count_b: int) -> tuple[int,
 
 
 def _run_orbit(
-    statistic: BilinearStatistic, n: int, count_a: int, count_b: int, seed: int, sizes: _Sizes
+    statistic: BilinearStatistic, n: int, count_b: int, seed: int, sizes: _Sizes, rows: range
 ) -> Iterator[Block]:
     groups = statistic.groups
     spectrum = orbit.spectra_bytes(n) // 8
@@ -210,7 +228,7 @@ def _run_orbit(
         orbit.Workspace.empty(sizes.tile_a * len(a), sizes.tile_b * len(b), n) for a, b in groups
     ]
     fixed: list[FloatArray] = []
-    for i in _parts(range(count_a), sizes.tile_a):
+    for i in _parts(rows, sizes.tile_a):
         drawn = relabelings(seed, PERMUTED, i.start, len(i), n)
         permuted = [
             orbit.spectra(a, drawn, side="permuted", out=panel)
@@ -287,7 +305,8 @@ def plan_direct(
         engine="direct",
         n_permutations=n_permutations,
         independent_blocks=False,
-        run=lambda: _evaluate(statistic, n_permutations, _chunk(n_pairs, n, device), draw),
+        run=partial(_evaluate, statistic, _chunk(n_pairs, n, device), draw),
+        rows=n_permutations,
         details={},
         device=device,
     )
@@ -302,10 +321,10 @@ def _chunk(n_pairs: int, n: int, device: Device) -> int:
 
 
 def _evaluate(
-    statistic: Statistic, total: int, chunk: int, draw: Callable[[int, int], Index]
+    statistic: Statistic, chunk: int, draw: Callable[[int, int], Index], rows: range
 ) -> Iterator[Block]:
-    for start in range(0, total, chunk):
-        stop = min(start + chunk, total)
+    for start in rows[::chunk]:
+        stop = min(start + chunk, rows.stop)
         values = statistic.evaluate(draw(start, stop))
         yield Block(values[None, :, None, :, :], np.array([[start]]))
 
@@ -333,12 +352,13 @@ def plan_exact(
         engine="exact",
         n_permutations=total,
         independent_blocks=False,
-        run=lambda: _evaluate(
+        run=partial(
+            _evaluate,
             statistic,
-            total,
             _chunk(n_pairs, n, device),
             lambda a, b: there(enumerate_relabelings(members, a, b)),
         ),
+        rows=total,
         details={},
         device=device,
     )

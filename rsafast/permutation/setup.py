@@ -143,7 +143,7 @@ def null_moments(
     if statistic.bilinear and groups is None:
         # Orbits of another seed, but for the identity that they start with.
         plan = choose_plan(statistic, 1, n, _PILOT, "orbit", seed ^ _PILOT_SEED, None, budget)
-        blocks = [np.moveaxis(block.values, (1, 3), (0, 1)) for block in plan.run()]
+        blocks = [np.moveaxis(block.values, (1, 3), (0, 1)) for block in plan.blocks()]
         pilot = np.concatenate([b.reshape(*b.shape[:2], -1) for b in blocks], axis=2)[:, :, 1:]
     else:
         pilot = statistic.evaluate(relabelings(seed, PILOT, 0, _PILOT, n, groups))

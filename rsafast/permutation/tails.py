@@ -48,7 +48,14 @@ class TopScores:
         flat = np.moveaxis(scores, (1, 3), (0, 1)).reshape(*self.scores.shape[:2], -1)
         if flat.shape[-1] > self._kept:
             flat = np.partition(flat, flat.shape[-1] - self._kept, axis=-1)[..., -self._kept :]
-        both = np.concatenate([self.scores, flat], axis=-1)
+        self._take_in(flat)
+
+    def merge(self, other: "TopScores") -> None:
+        """Take in the largest scores of other blocks."""
+        self._take_in(other.scores)
+
+    def _take_in(self, scores: FloatArray) -> None:
+        both = np.concatenate([self.scores, scores], axis=-1)
         self.scores = np.partition(both, both.shape[-1] - self._kept, axis=-1)[..., -self._kept :]
 
 

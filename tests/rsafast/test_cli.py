@@ -200,6 +200,7 @@ def test_options_reach_the_library(files, monkeypatch, capsys):
         "engine": "direct",
         "seed": 5,
         "device": "cpu",
+        "cluster": None,
         "keep_null": True,
         "memory_budget": 500_000_000,
         "progress": False,

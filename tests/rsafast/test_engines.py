@@ -13,7 +13,7 @@ from rsafast_kernels.tally.reference import scores, tally
 
 import rsafast as rf
 from rsafast.comparators import get_comparator
-from rsafast.errors import InvalidInputError
+from rsafast.errors import InvalidInputError, UnsupportedCaseError
 from rsafast.mask import as_pair_mask
 from rsafast.permutation import engines
 from rsafast.permutation.counts import TOLERANCE
@@ -412,3 +412,25 @@ def test_the_identity_counts_though_the_model_nearly_is_a_covariate(random_rdm, 
             covariate_scheme="raw", n_permutations=2000, seed=seed, progress=False,
         )  # fmt: skip
         assert result.exceedances[0, 0] >= 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"engine": "direct", "n_permutations": 100}, {"tail": "gpd", "method": "pearson"}],
+    ids=str,
+)
+def test_a_cluster_counts_the_same(inline, random_rdm, options):
+    models, brain = np.stack([random_rdm(20), random_rdm(20, "line")]), random_rdm(20)
+    given = {"n_permutations": 3000, "seed": 3, "progress": False} | options
+    there = rf.permutation_test(models, brain, cluster=inline, **given)
+    here = rf.permutation_test(models, brain, **given)
+    for name in ("exceedances", "p_value_fwer", "p_value_stepdown", "histogram", "n_permutations"):
+        assert np.array_equal(getattr(there, name), getattr(here, name)), name
+    for name in ("p_standard_error", "null_std", "p_tail"):
+        if getattr(here, name) is not None:
+            np.testing.assert_allclose(getattr(there, name), getattr(here, name), rtol=1e-12)
+
+
+def test_a_cluster_keeps_no_null(random_rdm):
+    with pytest.raises(UnsupportedCaseError, match="leave cluster= out"):
+        rf.permutation_test(random_rdm(9), random_rdm(9), cluster="local", keep_null=True)

@@ -136,6 +136,14 @@ class Tally:
         self.blocks += blocks_a * blocks_b
         self.permutations += blocks_a * blocks_b * size
 
+    def merge(self, other: "Tally") -> None:
+        """Take in what another tally, started alike, counted of other relabellings."""
+        for name in (
+            "exceedances", "squared_exceedances", "single_step", "step_down", "sums", "squares",
+            "histogram", "blocks", "permutations",
+        ):  # fmt: skip
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
     def _count(
         self,
         count: NDArray[np.int64],

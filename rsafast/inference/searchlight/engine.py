@@ -279,7 +279,7 @@ class Relabelled:
         n, plan = self.plan.n, self.plan
         if plan.exact:
             pairs = len(self.models) * len(brain)
-            yield from plan_exact(Product(self.models, brain), pairs, n, None).run()
+            yield from plan_exact(Product(self.models, brain), pairs, n, None).blocks()
             return
         drawn = fixed_relabelings(plan.seed, range(plan.fixed), n)
         fixed = orbit.spectra(brain, drawn, side="fixed", out=self.panel)

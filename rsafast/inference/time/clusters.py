@@ -300,7 +300,7 @@ def cluster_test(
     scores = (observed - mean) * scale
     maxima = np.empty(plan.n_permutations)
     with track(plan.n_permutations, "relabellings", progress) as advance:
-        for block in plan.run():
+        for block in plan.blocks():
             values = np.moveaxis(block.values, (1, 3), (0, 1))[:, place]  # (M, C, T, I, J, S)
             values -= mean[..., None, None, None]
             values *= scale[..., None, None, None]
