@@ -19,7 +19,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 KEEP_BYTECODE := PYTHONDONTWRITEBYTECODE=
 WORKERS    ?= auto
 PYTEST     := $(ONE_THREAD) $(KEEP_BYTECODE) MPLBACKEND=Agg $(BIN)/python -m pytest \
-              -n $(WORKERS) --maxprocesses 8 --dist loadgroup
+              -n $(WORKERS) --maxprocesses 8
 EXTRAS     := dev,docs
 
 .PHONY: help demo test check lint smoke docs bench clean

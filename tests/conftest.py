@@ -38,7 +38,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Iterator[Any]:
-    """What is imported to collect the tests stays: no garbage is looked for in it, then or later."""
+    """What is imported to collect the tests stays: nobody looks for garbage in it."""
     gc.disable()
     try:
         return (yield)

@@ -22,9 +22,6 @@ from rsafast.errors import InvalidInputError
 from rsafast.permutation.result import PermutationResult
 from rsafast.rdms import RDMs
 
-# One worker makes what several of these tests look at.
-pytestmark = pytest.mark.xdist_group("demo")
-
 FILES = ["features.npz", "models.h5", "brain.h5", "result.h5", "result.csv", "report.html"]
 NAMES = [region.name for region in REGIONS]
 

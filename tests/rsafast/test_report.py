@@ -10,9 +10,6 @@ from rsafast.rdms import RDMs
 from rsafast.report import write_report
 from rsafast.report.text import headline, methods, references, scientific
 
-# One worker makes what several of these tests look at.
-pytestmark = pytest.mark.xdist_group("report")
-
 
 def rdms(k: int, n: int, name: str) -> RDMs:
     values = np.random.default_rng(k).random((k, n * (n - 1) // 2))

@@ -22,9 +22,6 @@ from rsafast.study.published import published_table
 from rsafast.study.recipe import RECIPES, parse_recipe, read_recipe
 from rsafast.study.stage import Stage, file_hash, run_stages
 
-# One worker makes what several of these tests look at.
-pytestmark = pytest.mark.xdist_group("study")
-
 TINY = """\
 name = "tiny"
 

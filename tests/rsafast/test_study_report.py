@@ -27,9 +27,6 @@ from rsafast.study.report.parts import Row, Table
 from rsafast.study.report.tables import Study
 from rsafast.study.report.words import number, p_text
 
-# One worker makes what several of these tests look at.
-pytestmark = pytest.mark.xdist_group("study_report")
-
 REGIONS = ("null", "V1 <&> $x$")
 LAYERS = ("conv1", "fc1")
 SUBJECTS = ("01", "02", "03")

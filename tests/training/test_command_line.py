@@ -14,9 +14,6 @@ from rsafast.cli import main
 from rsafast.io import read_features
 from rsafast.rdms import RDMs
 
-# One worker makes what several of these tests look at.
-pytestmark = pytest.mark.xdist_group("command_line")
-
 QUICK = ["--epochs", "1", "--seeds", "0", "--checkpoints", "0,1", "--n-train", "128"]
 
 

@@ -33,9 +33,6 @@ from rsafast_training.rules.base import StepResult
 from rsafast_training.trainer import train
 from safetensors.torch import save
 
-# One worker makes what several of these tests look at.
-pytestmark = pytest.mark.xdist_group("trainer")
-
 SMALL = TrainConfig(
     "bp", seeds=(3, 8), epochs=2, checkpoints=(0, 1, 2), n_train=256, stack="together",
     device="cpu",
