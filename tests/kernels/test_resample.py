@@ -118,7 +118,7 @@ def test_a_mask_leaves_out_pairs_whatever_they_hold(n, option, rng, any_isa):
 
 @pytest.mark.parametrize("values", VALUES)
 @pytest.mark.parametrize("ranks", [True, False], ids=["ranks", "values"])
-@pytest.mark.parametrize("n", [33, 127, 200])
+@pytest.mark.parametrize("n", [33, 127, pytest.param(200, marks=pytest.mark.slow)])
 def test_long_rdms(n, values, ranks, rng, any_isa):
     pairs = n * (n - 1) // 2
     a, b = (VALUES[values](rng, (k, pairs)) for k in (5, 3))

@@ -758,6 +758,7 @@ def test_result_survives_a_file_and_is_drawn(rng: np.random.Generator, tmp_path:
         got.save(tmp_path / "result.txt")
 
 
+@pytest.mark.slow
 def test_command_line_gives_the_numbers_of_the_function(
     rng: np.random.Generator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

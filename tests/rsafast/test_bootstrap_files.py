@@ -190,6 +190,7 @@ def test_other_data_or_no_resume_start_anew_and_more_resamples_go_on(tmp_path, m
     assert kept_after_death(models, resume=False) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_cluster_gives_the_same_bits(tmp_path, monkeypatch, inline, method):
     monkeypatch.setattr(module, "BLOCK", 48)

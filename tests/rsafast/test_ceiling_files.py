@@ -94,6 +94,7 @@ def test_ties_in_files_are_ties_in_memory(tmp_path, method, definition, count, n
     assert_same(got, rf.noise_ceiling(in_memory(files), method, definition), 1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("definition", DEFINITIONS)
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -123,6 +124,7 @@ def test_lazy_rdms_of_two_types_of_features(method, definition):
         assert_same(rf.noise_ceiling_files(doubles, method, definition), got, 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("definition", DEFINITIONS)
 def test_files_of_ranks_are_taken_as_they_are(tmp_path, definition):
     files = stored(tmp_path, patterns(4))
@@ -298,6 +300,7 @@ def test_rdms_that_cancel_have_no_ceiling(tmp_path, method):
 # ---- command line --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_command_streams_what_the_function_returns(tmp_path, capsys):
     files = stored(tmp_path, patterns(4, 60))
     words = ["ceiling", *map(str, files), "--stream", "--memory", "1GB", "--subjects", "a,a,b,c"]

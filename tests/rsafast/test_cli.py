@@ -36,12 +36,6 @@ def left_in(folder) -> set[str]:
     return {p.name for p in folder.iterdir()} - {"models.h5", "brain.h5"}
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_help_of_each_command_shows_an_example(command, capsys):
-    assert main([command, "--help"]) == 0
-    assert f"Example: rsafast {command}" in " ".join(capsys.readouterr().out.split())
-
-
 def test_help_names_every_command(capsys):
     assert main(["--help"]) == 0
     text = capsys.readouterr().out

@@ -105,6 +105,7 @@ def test_rdm_files_have_the_same_bits(tmp_path, inline, stored, normalize):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["address.h5", "inline.h5"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("many_panels")
 @pytest.mark.parametrize("stored", ["float32", "float16"])
 def test_rank_files_have_the_same_bits(tmp_path, inline, stored):

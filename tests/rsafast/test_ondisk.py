@@ -206,6 +206,7 @@ def test_a_disk_that_is_too_small_is_said_before_the_work(tmp_path, features, mo
     assert (tmp_path / "a.h5").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_limit_on_the_size_of_files_is_said(tmp_path):
     code = (
         "import resource, sys, signal, numpy as np, rsafast as rf\n"
@@ -269,6 +270,7 @@ def test_ranks_on_disk_are_ranks_in_memory(tmp_path, features, stored):
     assert leftovers(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_spearman_of_quantised_ranks_is_that_of_exact_ones(tmp_path):
     rng = np.random.default_rng(2)
     common = rng.standard_normal((400, 6))

@@ -30,7 +30,10 @@ def drawn(tmp_path_factory) -> tuple[str, Page]:
     return page_of(folder, make_result(), models=rdms(3, 20, "m"), brain=rdms(2, 20, "b"))
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (3, 2), (1, 7), (7, 8)])
+@pytest.mark.parametrize("shape", [
+    (1, 1), (3, 2), pytest.param((1, 7), marks=pytest.mark.slow),
+    pytest.param((7, 8), marks=pytest.mark.slow),
+])  # fmt: skip
 def test_page_is_well_formed_and_loads_nothing(tmp_path, shape):
     text, page = page_of(tmp_path, make_result(*shape, n=300))
     for _, attributes in page.elements:

@@ -47,6 +47,7 @@ def test_training_prints_accuracy_and_drift_and_draws_the_curve(
     assert f"{accuracy:.1%}" in said.out
 
 
+@pytest.mark.slow
 def test_json_holds_every_epoch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["train", "--rule", "bp", "--out", str(tmp_path), "--json", "--quiet", *QUICK])
     said = capsys.readouterr()
