@@ -111,7 +111,8 @@ def _draw_rates(ax: Axes, series: Points) -> None:
     ax.yaxis.set_major_locator(LogLocator(numticks=6))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.yaxis.set_minor_locator(NullLocator())
-    ax.legend(fontsize=6.5, frameon=False, loc="upper left", handlelength=1.6, borderpad=0.1)
+    if len(series) > 1:
+        ax.legend(fontsize=6.5, frameon=False, loc="upper left", handlelength=1.6, borderpad=0.1)
     style_axes(ax)
 
 
@@ -142,11 +143,9 @@ def _draw_roofline(ax: Axes, rows: list[Result], limits: Result) -> None:
     for (size, rate), style in zip(
         (limits["bandwidth"][-1], limits["bandwidth"][0]), ("-", ":"), strict=True
     ):
-        ax.plot(x, np.minimum(rate * x, top), style, color=palette.edge, linewidth=1.3)
-        at = low * 1.15
-        ax.annotate(
-            f"{_short(rate)}B/s, {_short(size)}B", (at, rate * at), xytext=(2, 6), rotation=34,
-            textcoords="offset points", fontsize=7.5, color=palette.muted, va="bottom",
+        ax.plot(
+            x, np.minimum(rate * x, top), style, color=palette.edge, linewidth=1.3,
+            label=f"{_short(rate)}B/s over {_short(size)}B",
         )  # fmt: skip
     for dtype, rate in limits["operations"].items():
         ax.axhline(rate, color=palette.edge, linewidth=0.9, dashes=(4, 3))

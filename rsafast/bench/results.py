@@ -105,24 +105,26 @@ class Change:
         return self.lowest > 1 or self.highest < 1
 
 
-def changes(
-    new: dict[str, Any], old: dict[str, Any], *, other_machine: bool = False
-) -> list[Change]:
-    """Ratios of the rows that both results hold.
-
-    Raises
-    ------
-    InvalidInputError
-        For results of different machines, unless `other_machine`, and for none in common.
-    """
-    here, there = new["machine"], old["machine"]
+def check_machine(here: dict[str, Any], earlier: dict[str, Any]) -> None:
+    """Raise InvalidInputError where the earlier result is not of the machine `here`."""
+    there = earlier["machine"]
     differing = [name for name in here if here[name] != there.get(name)]
-    if differing and not other_machine:
+    if differing:
         told = "; ".join(f"{name}: {here[name]}, then {there.get(name)}" for name in differing)
         raise InvalidInputError(
             f"the earlier result is of another machine ({told}); compare all the same with"
             " --other-machine"
         )
+
+
+def changes(new: dict[str, Any], old: dict[str, Any]) -> list[Change]:
+    """Ratios of the rows that both results hold.
+
+    Raises
+    ------
+    InvalidInputError
+        Where there are none.
+    """
     then = {key(row): row["seconds"] for row in old["rows"] if row["wrong"] is None}
     found = []
     for row in new["rows"]:

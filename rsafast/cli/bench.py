@@ -78,6 +78,9 @@ def command(
     scale = "quick" if quick else "large" if large else "default"
     chosen = rows(kernels or (), scale=scale, devices=devices)  # type: ignore[arg-type]
     earlier = None if against is None else results.load(against)
+    if earlier is not None and not other_machine:
+        present = {row.device for row in chosen if row.missing() is None}
+        results.check_machine(results.machine(present), earlier)
     path = out / RESULT
     if out.exists() and not out.is_dir():
         raise typer.BadParameter(f"--out {out} is a file; name a folder")
@@ -94,7 +97,7 @@ def command(
         if not quiet:
             _common.say(f"wrote {', '.join(map(str, ctx.obj))}")
     if earlier is not None:
-        _print_changes(results.changes(result, earlier, other_machine=other_machine))
+        _print_changes(results.changes(result, earlier))
     if any(found["wrong"] for row in result["rows"] for found in (row, *row["peers"])):
         raise typer.Exit(1)
 

@@ -232,12 +232,22 @@ def test_changes_are_marked_beyond_the_spread_only(result):
     assert not second.beyond_noise
 
 
-def test_other_machines_are_refused_unless_asked_for(result):
+def test_other_machines_are_refused_before_any_work_unless_asked_for(
+    result, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setattr("rsafast.bench.rows", lambda *_, **__: [made()])
     old = copy.deepcopy(result)
+    path, out = tmp_path / "old.json", tmp_path / "out"
+    arguments = ["bench", "--quick", "--quiet", "--against", str(path), "--out", str(out)]
+    stored.save(old, path)
+    assert main(arguments) == 0
+    assert "now over then" in capsys.readouterr().out
     old["machine"]["processor"] = "abacus"
-    with pytest.raises(InvalidInputError, match=r"abacus.*--other-machine"):
-        stored.changes(result, old)
-    assert len(stored.changes(result, old, other_machine=True)) == 2
+    stored.save(old, path)
+    assert main([*arguments, "--other-machine"]) == 0
+    monkeypatch.setattr(measure, "run", None)
+    assert main(arguments) == 2
+    assert "then abacus" in capsys.readouterr().err
 
 
 def test_results_without_common_rows_are_refused(result):
