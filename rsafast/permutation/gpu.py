@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from rsafast_kernels import orbit
-from rsafast_kernels.device import namespace, to_gpu, to_host
+from rsafast_kernels.device import namespace, room_for, to_gpu, to_host
 from rsafast_kernels.gather import gather_products
 from rsafast_kernels.orbit import gpu as orbits
 from rsafast_kernels.tally import Recheck
@@ -38,22 +38,12 @@ Array = Any  # a CuPy array
 
 
 def moved(statistic: S) -> S:
-    """The statistic with its matrices on the current GPU.
-
-    Raises RsafastError where they do not fit.
-    """
-    import cupy
-
+    """The statistic with its matrices on the current GPU; RsafastError where they do not fit."""
     found = {f.name: getattr(statistic, f.name) for f in fields(statistic)}  # type: ignore[arg-type]
     found = {name: x for name, x in found.items() if isinstance(x, np.ndarray)}
-    try:
+    size = format_bytes(sum(x.nbytes for x in found.values()))
+    with room_for(f"the matrices of these RDMs, {size}"):
         arrays = {name: to_gpu(x) for name, x in found.items()}
-    except cupy.cuda.memory.OutOfMemoryError:
-        size = format_bytes(sum(x.nbytes for x in found.values()))
-        raise RsafastError(
-            f"the GPU has no room for the matrices of these RDMs, {size}; test fewer at a time, or"
-            " use device='cpu'"
-        ) from None
     return replace(statistic, **arrays)  # type: ignore[type-var]
 
 

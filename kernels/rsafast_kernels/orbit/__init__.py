@@ -72,8 +72,8 @@ def spectra(
     Returns
     -------
     (n // 2 + 1, chunks, K * M, 2 * chunk) array: [frequency, chunk, relabelling * M + matrix,
-    re | im of the diagonals d = 1..n // 2 in this chunk], padded with zeros. On a GPU
-    (n // 2 + 1, K * M, n // 2) complex.
+    re | im of the diagonals d = 1..n // 2 in this chunk], padded with zeros. On a GPU a
+    complex array that `correlate` takes (gpu.py).
     """
     if stack.ndim != 3 or stack.shape[1] != stack.shape[2] or stack.shape[1] < 2:
         raise InvalidInputError(f"stack must be (matrices, n, n) with n >= 2, got {stack.shape}")

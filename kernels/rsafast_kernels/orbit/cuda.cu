@@ -1,8 +1,9 @@
 // Orbit products on a GPU: circulant diagonals, and the change of order around cuFFT and cuBLAS.
 // See gpu.py for the whole of it.
 
-// out[k * matrices + m, d - 1, x] = w_d A_m[g_k(x), g_k(x + d)]; w is 1 on the permuted side, and on
-// the fixed side 1, but 1/2 for d = n / 2, a diagonal that is met twice.
+// out[row, d - 1, x] = A_m[g_k(x), g_k(x + d)] of row k * matrices + m on the permuted side, and on the
+// fixed side out[d - 1, row, x] = w_d times that, with w = 1, but 1/2 for d = n / 2, a diagonal that is
+// met twice: the two orders in which the products over d read them.
 template <class T>
 __device__ void diagonals(const T* __restrict__ stack, const int* __restrict__ relabelings,
                           T* __restrict__ out, int n, int matrices, int fixed) {
@@ -14,7 +15,8 @@ __device__ void diagonals(const T* __restrict__ stack, const int* __restrict__ r
     const T* matrix = stack + row % matrices * n * n;
     const int y = x + d < n ? x + d : x + d - n;
     const T weight = fixed && 2 * d == n ? T(0.5) : T(1);
-    out[(row * half + d - 1) * n + x] = weight * matrix[static_cast<long long>(g[x]) * n + g[y]];
+    const long long to = fixed ? static_cast<long long>(d - 1) * gridDim.z + row : row * half + d - 1;
+    out[to * n + x] = weight * matrix[static_cast<long long>(g[x]) * n + g[y]];
 }
 
 extern "C" __global__ void orbit_diagonals_f32(const float* stack, const int* relabelings, float* out,

@@ -1,6 +1,7 @@
 """Orbit products on a GPU: a gather and a change of order in CUDA, cuFFT and cuBLAS between them.
 
     diagonals (row, d, x)  --rfft-->  (row, d, k)  --transpose-->  panel (k, row, d)
+    of the fixed side (d, row, x), and so                          panel (k, d, row)
     panels of both sides   --product over d, for every k-->  (k, row a, row b)
                            --transpose-->  (row a, row b, k)  --irfft-->  T (row a, row b, shift)
 
@@ -40,8 +41,10 @@ def scratch_bytes(rows_a: int, rows_b: int, n: int, itemsize: int) -> int:
 
 
 def spectra(stack: Any, relabelings: Any, side: Literal["permuted", "fixed"]) -> Any:
-    """Spectra of the circulant diagonals, (n // 2 + 1, K * M, n // 2) complex.
+    """Spectra of the circulant diagonals, complex.
 
+    (n // 2 + 1, K * M, n // 2) of the permuted side and (n // 2 + 1, n // 2, K * M) of the fixed
+    one: so cuBLAS takes both as they are, where CuPy would copy a transposed view.
     See `rsafast_kernels.orbit.spectra`; `stack` (M, n, n) float32 or float64 and `relabelings`
     (K, n) int32 are CuPy arrays.
     """
@@ -49,7 +52,9 @@ def spectra(stack: Any, relabelings: Any, side: Literal["permuted", "fixed"]) ->
     matrices, n = len(stack), stack.shape[1]
     half, itemsize = n // 2, stack.dtype.itemsize
     step = max(1, min(_TRANSFORM_BYTES // (half * n * itemsize), 65535) // matrices)
-    panel = xp.empty((half + 1, len(relabelings) * matrices, half), _COMPLEX[itemsize])
+    fixed, all_rows = side == "fixed", len(relabelings) * matrices
+    shape = (half, all_rows) if fixed else (all_rows, half)
+    panel = xp.empty((half + 1, *shape), _COMPLEX[itemsize])
     for first in range(0, len(relabelings), step):
         part = relabelings[first : first + step]
         rows = len(part) * matrices
@@ -58,20 +63,22 @@ def spectra(stack: Any, relabelings: Any, side: Literal["permuted", "fixed"]) ->
             "orbit", f"orbit_diagonals_{_SUFFIX[itemsize]}",
             (-(-n // _THREADS), half, rows), (_THREADS,),
             stack, part, diagonals,
-            np.int32(n), np.int32(matrices), np.int32(side == "fixed"),
+            np.int32(n), np.int32(matrices), np.int32(fixed),
         )  # fmt: skip
         values = transposed(xp.fft.rfft(diagonals, axis=2).reshape(rows * half, half + 1))
-        values = values.reshape(half + 1, rows, half)
         at = slice(first * matrices, first * matrices + rows)
-        panel[:, at] = values.conj() if side == "fixed" else values
+        if fixed:
+            panel[:, :, at] = values.reshape(half + 1, half, rows).conj()
+        else:
+            panel[:, at] = values.reshape(half + 1, rows, half)
     return panel
 
 
 def correlate(a: Any, b: Any, n: int) -> Any:
     """T (rows of a, rows of b, n) from the panels of both sides; see `orbit.correlate`."""
     xp = namespace(a)
-    rows_a, rows_b = a.shape[1], b.shape[1]
-    products = xp.matmul(a, b.transpose(0, 2, 1)).reshape(len(a), rows_a * rows_b)
+    rows_a, rows_b = a.shape[1], b.shape[2]
+    products = xp.matmul(a, b).reshape(len(a), rows_a * rows_b)
     products = transposed(products).reshape(rows_a, rows_b, len(a))
     return xp.fft.irfft(products, n, axis=2)
 

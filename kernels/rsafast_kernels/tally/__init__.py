@@ -225,7 +225,7 @@ class Tally:
         marked, places = None, np.empty(0, np.int64)
         if recheck is not None:
             marked = gpu.mark(values, pairs, alternative, recheck.band)
-            places = np.flatnonzero(to_host(marked))
+            places = to_host(namespace(values).flatnonzero(marked))
         found = gpu.each(
             values, marked, self._per_pair(), alternative, self.histogram.shape[-1]
         )
