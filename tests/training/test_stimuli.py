@@ -514,7 +514,7 @@ def test_leaving_ends_the_threads_and_decodes_no_more(
         return real(source, name)
 
     def interrupted() -> None:
-        with many.decoding([Preprocess(4)]) as decoding:
+        with many.decoding([Preprocess(4)]):
             while not begun:
                 time.sleep(0.001)
             raise KeyboardInterrupt

@@ -29,10 +29,10 @@ from rsafast_kernels.stdp.rule import STDP
 __all__ = ["STDP", "latency_stdp_conv2d", "latency_stdp_linear", "stdp_conv2d", "stdp_linear"]
 
 Backend = Literal["auto", "folded", "sparse", "triton", "reference"]
-Precision = Literal["ieee", "tf32x3", "bf16x3", "tf32"]
+Precision = Literal["auto", "exact", "tf32x3", "bf16x3", "ieee", "tf32"]
 Reduction = Literal["mean", "sum"]
 BACKENDS = ("auto", "folded", "sparse", "triton", "reference")
-PRECISIONS = ("ieee", "tf32x3", "bf16x3", "tf32")
+PRECISIONS = ("auto", "exact", "tf32x3", "bf16x3", "ieee", "tf32")
 
 # An addition of "sparse" takes some three times as long as one of the dense product, whose operands
 # lie in order (bench_stdp.py).
@@ -50,7 +50,7 @@ def stdp_conv2d(
     groups: int = 1,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
-    precision: Precision = "ieee",
+    precision: Precision = "auto",
 ) -> Tensor:
     """Weight change of a convolution after T steps of activity.
 
@@ -75,9 +75,12 @@ def stdp_conv2d(
         "auto" is "triton" on CUDA; on the CPU it is "sparse" where spikes are few enough for it to
         be faster (under some 20 %, estimated), and "folded" otherwise. An explicit choice never
         falls back.
-    precision : {"ieee", "tf32x3", "bf16x3", "tf32"}, default "ieee"
-        Products of "triton": float32 units, or tensor cores with three products each (error near
-        float32's) or one (10-bit mantissas; LTP and LTD nearly cancel, so expect 2 to 3 digits).
+    precision : {"auto", "exact", "tf32x3", "bf16x3", "ieee", "tf32"}, default "auto"
+        Products of "triton", all on tensor cores but for "ieee", which is float32 units. "exact"
+        takes trains of bytes (bool or uint8), which bfloat16 holds, and traces in three parts, so
+        that no product is rounded. "tf32x3" takes any train in two parts, with errors near
+        float32's, and "bf16x3" is coarser (1e-5 of a product). "tf32" rounds to 10 bits; LTP and
+        LTD nearly cancel, so expect 2 to 3 digits. "auto" is "exact" for bytes, else "tf32x3".
         The other backends compute in full precision.
 
     Returns
@@ -128,7 +131,7 @@ def stdp_linear(
     *,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
-    precision: Precision = "ieee",
+    precision: Precision = "auto",
 ) -> Tensor:
     """Weight change of a dense layer after T steps of activity.
 
@@ -194,7 +197,7 @@ def latency_stdp_conv2d(
     groups: int = 1,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
-    precision: Precision = "ieee",
+    precision: Precision = "auto",
 ) -> Tensor:
     """Weight change of a convolution whose neurons spike at most once.
 
@@ -255,7 +258,7 @@ def latency_stdp_linear(
     window: Literal["exp", "order"] = "exp",
     reduction: Reduction = "mean",
     backend: Backend = "auto",
-    precision: Precision = "ieee",
+    precision: Precision = "auto",
 ) -> Tensor:
     """Weight change of a dense layer whose neurons spike at most once.
 
@@ -381,6 +384,14 @@ def _triton_change(
     if rule.bounds == "soft" and rule.mu == 0:
         rule = replace(rule, bounds="hard")
     pre, post = (_bytes_or_floats(a) for a in (pre, post))
+    bytes_both = pre.dtype == post.dtype == torch.uint8
+    if precision == "auto":
+        precision = "exact" if bytes_both else "tf32x3"
+    if precision == "exact" and not bytes_both:
+        raise InvalidInputError(
+            f"precision='exact' takes spikes as bool or uint8, got {pre.dtype} and {post.dtype}; "
+            "convert them, or use precision='auto'"
+        )
     return triton_.weight_change(pre, post, weight, rule, geometry, scale, precision)
 
 

@@ -8,11 +8,21 @@ positions in registers, walks through time once, and adds two products a step,
     sums += post[t] @ pre_trace[t]^T - post_trace[t] @ pre[t]^T,
 
 so that neither traces nor windows of the input reach memory. A second kernel adds the shares in a
-fixed order, which makes the result reproducible, and applies the bounds. A dense layer is the case
-of one position a sample. Time steps are addressed with 64 bits, what is inside one with 32.
+fixed order and applies the bounds. A dense layer is the case of one position a sample. Time steps
+are addressed with 64 bits, what is inside one with 32.
+
+Tensor cores round every sum towards zero (Fasi et al. 2021, PeerJ Comput. Sci. 7: e330), so that
+long ones drift: in an emulation of 330,000 terms to 3e-4 of LTP, where float32 units err by 9e-6.
+So they add up one step of a block only, and float32 units the steps, which the same emulation finds
+as good as float32 units alone. No kernel of this module has run on a GPU yet.
+
+The order of sums, and with it every bit, depends on shapes and precision alone: tiles and shares
+are no matter of the device, and what may be tuned on one (RSAFAST_TUNE=1) moves no sum.
 """
 
-from dataclasses import dataclass
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 import triton
@@ -23,14 +33,57 @@ from rsafast_kernels.errors import UnsupportedCaseError
 from rsafast_kernels.stdp.geometry import Geometry
 from rsafast_kernels.stdp.rule import STDP
 
+PROGRAMS = 2 * 132  # two for each multiprocessor of an H100, where there is work for as many
+# Positions of a block: more would spill registers on sm_80.
+BK = {"ieee": 16, "tf32x3": 16, "bf16x3": 16, "tf32": 16, "exact": 32}
 LARGEST = 2**31 - 2**16  # values of one time step; blocks may reach beyond its end
+
+
+@triton.jit
+def _half(x, WIDE: tl.constexpr):
+    # Triton's interpreter computes wrong in bfloat16, silently, and multiplies what fits in it.
+    return x if WIDE else x.to(tl.bfloat16)
+
+
+@triton.jit
+def _head(x):
+    """The leading 8 bits of a mantissa: what bfloat16 holds."""
+    return (x.to(tl.int32, bitcast=True) & -65536).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _parts(trace, WIDE: tl.constexpr):
+    """Three numbers of 8 bits whose sum is the trace, the largest first."""
+    first = _head(trace)
+    second = _head(trace - first)
+    return _half(first, WIDE), _half(second, WIDE), _half(trace - first - second, WIDE)
+
+
+@triton.jit
+def _step_products(pre, post, x, y, PRECISION: tl.constexpr, WIDE: tl.constexpr):
+    """One step's sums of LTP and LTD before their amplitudes, (BM, BN), on tensor cores."""
+    if PRECISION == "exact":  # spikes are whole numbers up to 255, which 8 bits hold
+        spikes = _half(post, WIDE)
+        first, second, third = _parts(x, WIDE)
+        plus = tl.dot(spikes, tl.trans(third))
+        plus = tl.dot(spikes, tl.trans(second), plus)
+        plus = tl.dot(spikes, tl.trans(first), plus)
+        spikes = tl.trans(_half(pre, WIDE))
+        first, second, third = _parts(y, WIDE)
+        minus = tl.dot(third, spikes)
+        minus = tl.dot(second, spikes, minus)
+        minus = tl.dot(first, spikes, minus)
+    else:
+        plus = tl.dot(post, tl.trans(x), input_precision=PRECISION)
+        minus = tl.dot(y, tl.trans(pre), input_precision=PRECISION)
+    return plus, minus
 
 
 @triton.jit
 def _step_sums(
     pre, post, x, y, sums, sums_minus, decay_plus, decay_minus, a_plus, a_minus,
     TIE_PLUS: tl.constexpr, TIE_MINUS: tl.constexpr, NEAREST: tl.constexpr, SPLIT: tl.constexpr,
-    PRECISION: tl.constexpr,
+    PRECISION: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """One time step: pre (BN, BK), post (BM, BK) and their traces x, y; returns traces and sums."""
     x_seen = x * decay_plus
@@ -45,11 +98,19 @@ def _step_sums(
         x_seen = x
     if TIE_MINUS:
         y_seen = y
-    sums = tl.dot(post, tl.trans(a_plus * x_seen), sums, input_precision=PRECISION)
-    if SPLIT:
-        sums_minus = tl.dot(a_minus * y_seen, tl.trans(pre), sums_minus, input_precision=PRECISION)
+    if PRECISION != "ieee":
+        plus, minus = _step_products(pre, post, x_seen, y_seen, PRECISION, WIDE)
+        sums += a_plus * plus
+        if SPLIT:
+            sums_minus += a_minus * minus
+        else:
+            sums -= a_minus * minus
     else:
-        sums = tl.dot(-a_minus * y_seen, tl.trans(pre), sums, input_precision=PRECISION)
+        sums = tl.dot(post, tl.trans(a_plus * x_seen), sums, input_precision="ieee")
+        if SPLIT:
+            sums_minus = tl.dot(a_minus * y_seen, tl.trans(pre), sums_minus, input_precision="ieee")
+        else:
+            sums = tl.dot(-a_minus * y_seen, tl.trans(pre), sums, input_precision="ieee")
     return x, y, sums, sums_minus
 
 
@@ -62,7 +123,8 @@ def pair_sums_kernel(
     KH: tl.constexpr, KW: tl.constexpr, STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr,
     PAD_H: tl.constexpr, PAD_W: tl.constexpr,
     TIE_PLUS: tl.constexpr, TIE_MINUS: tl.constexpr, NEAREST: tl.constexpr, SPLIT: tl.constexpr,
-    PRECISION: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+    PRECISION: tl.constexpr, WIDE: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     """Partial sums (splits, 1 + SPLIT, GROUPS * C_OUT, C_IN * KH * KW) of LTP and LTD."""
     SYNAPSES: tl.constexpr = C_IN * KH * KW
@@ -100,7 +162,7 @@ def pair_sums_kernel(
             x, y, sums, sums_minus = _step_sums(
                 pre.to(tl.float32), post.to(tl.float32), x, y, sums, sums_minus,
                 decay_plus, decay_minus, a_plus, a_minus,
-                TIE_PLUS, TIE_MINUS, NEAREST, SPLIT, PRECISION,
+                TIE_PLUS, TIE_MINUS, NEAREST, SPLIT, PRECISION, WIDE,
             )  # fmt: skip
 
     SIZE: tl.constexpr = GROUPS * C_OUT * SYNAPSES
@@ -150,29 +212,55 @@ def finish_kernel(
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """Tile of synapses (bm outputs x bn inputs) and of positions (bk), and warps a program."""
+    """Tile of synapses (bm outputs x bn inputs) and of positions (bk); warps and stages of loads.
+
+    `blocks` of positions go to each of `splits` programs.
+    """
 
     bm: int
     bn: int
     bk: int
+    blocks: int
+    splits: int
     warps: int
+    stages: int
 
     @classmethod
-    def of(cls, geometry: Geometry) -> "Launch":
+    def of(cls, geometry: Geometry, samples: int, precision: str) -> "Launch":
         """Return the largest tile whose registers do not spill, or less for small layers.
 
         Found by compiling for sm_80 and sm_90 in every precision; not yet timed on a device.
         """
-        c_out = geometry.weight_shape[0] // geometry.groups
-        synapses = geometry.weight_shape[1] * geometry.weight_shape[2] * geometry.weight_shape[3]
+        c_out, synapses = rows_and_synapses(geometry)
         bm = min(64, max(16, triton.next_power_of_2(c_out)))
         bn = min(64, max(16, triton.next_power_of_2(synapses)))
-        return cls(bm, bn, 16, 8 if bm * bn == 64 * 64 else 4)
+        bk = BK[precision]
+        tiles = triton.cdiv(c_out, bm) * triton.cdiv(synapses, bn) * geometry.groups
+        parts = triton.cdiv(samples * geometry.out_size[0] * geometry.out_size[1], bk)
+        splits = max(1, min(parts, triton.cdiv(PROGRAMS, tiles)))
+        blocks = triton.cdiv(parts, splits)
+        warps = 8 if bm * bn == 64 * 64 else 4
+        return cls(bm, bn, bk, blocks, triton.cdiv(parts, blocks), warps, 2)
+
+    def variants(self) -> list["Launch"]:
+        """Return what else may be tried: no variant changes the order of a sum."""
+        return [replace(self, warps=w, stages=s) for w in (4, 8) for s in (1, 2, 3)]
+
+
+def rows_and_synapses(geometry: Geometry) -> tuple[int, int]:
+    """Rows and columns of the weight matrix of one group."""
+    c_out, c_in, kh, kw = geometry.weight_shape
+    return c_out // geometry.groups, c_in * kh * kw
 
 
 def runs_on(device: str) -> bool:
     """Whether the kernels run on tensors of this device: CUDA, or any in Triton's interpreter."""
-    return device == "cuda" or not isinstance(pair_sums_kernel, triton.JITFunction)
+    return device == "cuda" or interpreted()
+
+
+def interpreted() -> bool:
+    """Whether Triton's interpreter runs the kernels."""
+    return not isinstance(pair_sums_kernel, triton.JITFunction)
 
 
 def constants(rule: STDP, geometry: Geometry, precision: str, launch: Launch) -> dict[str, object]:
@@ -187,7 +275,8 @@ def constants(rule: STDP, geometry: Geometry, precision: str, launch: Launch) ->
         "PAD_H": geometry.padding[0], "PAD_W": geometry.padding[1],
         "TIE_PLUS": rule.ties in ("both", "ltp"), "TIE_MINUS": rule.ties in ("both", "ltd"),
         "NEAREST": rule.pairing == "nearest", "SPLIT": rule.is_split,
-        "PRECISION": precision, "BM": launch.bm, "BN": launch.bn, "BK": launch.bk,
+        "PRECISION": precision, "WIDE": interpreted(),
+        "BM": launch.bm, "BN": launch.bn, "BK": launch.bk,
     }  # fmt: skip
 
 
@@ -207,22 +296,26 @@ def weight_change(
             f"a time step or weight of {largest} values exceeds the {LARGEST} that "
             "backend='triton' addresses; use smaller batches"
         )
-    launch = Launch.of(geometry)
     steps, samples = pre.shape[:2]
-    c_out, c_in, kh, kw = geometry.weight_shape
-    synapses, rows = c_in * kh * kw, c_out // geometry.groups
-    tiles = triton.cdiv(rows, launch.bm) * triton.cdiv(synapses, launch.bn)
-    blocks = triton.cdiv(samples * geometry.out_size[0] * geometry.out_size[1], launch.bk)
-    splits = _splits(tiles * geometry.groups, blocks, weight.device)
-    per_split = triton.cdiv(blocks, splits)
-    splits = triton.cdiv(blocks, per_split)
-    partial = weight.new_empty(splits, 1 + rule.is_split, c_out, synapses)
-    pair_sums_kernel[(tiles, geometry.groups, splits)](
-        pre, post, partial, steps, samples, per_split,
-        *rule.decays, rule.a_plus, rule.a_minus,
-        **constants(rule, geometry, precision, launch),
-        num_warps=launch.warps, enable_fp_fusion=True,
-    )  # fmt: skip
+    rows, synapses = rows_and_synapses(geometry)
+    usual = Launch.of(geometry, samples, precision)
+    partial = weight.new_empty(usual.splits, 1 + rule.is_split, len(weight), synapses)
+
+    def run(launch: Launch) -> None:
+        tiles = triton.cdiv(rows, launch.bm) * triton.cdiv(synapses, launch.bn)
+        pair_sums_kernel[(tiles, geometry.groups, launch.splits)](
+            pre, post, partial, steps, samples, launch.blocks,
+            *rule.decays, rule.a_plus, rule.a_minus,
+            **constants(rule, geometry, precision, launch),
+            num_warps=launch.warps, num_stages=launch.stages, enable_fp_fusion=True,
+        )  # fmt: skip
+
+    if os.environ.get("RSAFAST_TUNE") == "1":
+        key = (geometry, samples, steps, precision, pre.dtype, rule.is_split, weight.device)
+        run(fastest(key, usual.variants(), run))
+    else:
+        run(usual)
+    splits = usual.splits
     weight = weight.contiguous()
     change = torch.empty_like(weight)
     block = 256
@@ -234,9 +327,19 @@ def weight_change(
     return change
 
 
-def _splits(programs: int, blocks: int, device: torch.device) -> int:
-    """Shares of the positions that give every multiprocessor some two programs."""
-    processors = 4
-    if device.type == "cuda":
-        processors = torch.cuda.get_device_properties(device).multi_processor_count
-    return max(1, min(blocks, triton.cdiv(2 * processors, programs)))
+_fastest: dict[object, Launch] = {}
+
+
+def fastest(key: object, variants: list[Launch], run: Callable[[Launch], None]) -> Launch:
+    """Variant that takes the least time, measured when `key` first comes up in this process.
+
+    While a CUDA graph is captured nothing can be measured: then it is the first one.
+    """
+    if key in _fastest:
+        return _fastest[key]
+    if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+        return variants[0]
+    times = {launch: triton.testing.do_bench(lambda launch=launch: run(launch), warmup=5, rep=20)
+             for launch in variants}  # fmt: skip
+    _fastest[key] = min(times, key=lambda launch: times[launch])
+    return _fastest[key]
