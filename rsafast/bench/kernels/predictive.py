@@ -6,7 +6,7 @@ The yardstick is a step of backpropagation on the same network, in torch.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -120,14 +120,16 @@ def _check(answer: list[Any], expected: list[Any], tolerance: float) -> float:
 
 def _case(step: Callable[..., list[Any]], images: int, device: Device) -> Case:
     """A step, compared with the prototype in float64: float32 keeps too little of layer 1."""
-    given = _inputs(images, device)
+    p, x, labels = _inputs(images, device)
 
-    def check(answer: list[Any]) -> float:
-        p, x, labels = given
+    @cache
+    def expected() -> list[Any]:
         wide = [q.detach().cpu().double().requires_grad_() for q in p]
-        return _check(answer, prototype(wide, x.cpu().double(), labels.cpu()), _TOLERANCE)
+        return prototype(wide, x.cpu().double(), labels.cpu())
 
-    return Case(partial(step, *given), check)
+    return Case(
+        partial(step, p, x, labels), lambda answer: _check(answer, expected(), _TOLERANCE)
+    )
 
 
 def _prototype_case(images: int, device: Device) -> Case:
