@@ -84,7 +84,8 @@ def tiles(
     groups = statistic.groups
     spectrum = orbits.spectra_bytes(n, itemsize)
     rows_a, rows_b = (sum(len(g[side]) for g in groups) for side in (0, 1))
-    matrices = sum(x.nbytes for g in groups for x in g)
+    entries = sum(x.size for g in groups for x in g)
+    matrices = entries * (8 if itemsize == 8 else 8 + itemsize)  # float64 ones stay, to make sure
 
     def needed(tile_a: int, tile_b: int) -> int:
         products = sum(
@@ -191,7 +192,7 @@ def run(
     """
     single = single and isinstance(statistic, Product)
     found = Orbits(statistic, g, r, single)
-    band = _band(statistic, g, r, found) if single else 0.0
+    band = _band(statistic, g, r, found, budget) if single else 0.0
     left = tiles(statistic, g.shape[1], (len(g), len(r)), budget, 4 if single else 8)[::-1]
     while left:
         tile = left.pop()
@@ -228,10 +229,15 @@ def _attempt(found: Orbits, tile: Tile) -> Array | None:
 
 
 def _band(
-    statistic: BilinearStatistic, g: NDArray[np.int32], r: NDArray[np.int32], single: Orbits
+    statistic: BilinearStatistic,
+    g: NDArray[np.int32],
+    r: NDArray[np.int32],
+    single: Orbits,
+    budget: int,
 ) -> float:
     """How far float32 statistics may be off, from those of the first orbits in both precisions."""
-    tile = Tile(range(min(_PILOT, len(g))), range(min(_PILOT, len(r))))
+    first = (min(_PILOT, len(g)), min(_PILOT, len(r)))
+    tile = tiles(statistic, g.shape[1], first, budget, 8)[0]
     exact = Orbits(statistic, g, r).values(tile)
     off = abs(single.values(tile) - exact).max()
     return _BAND * float(off) + _ROUNDING * float(abs(exact).max())
