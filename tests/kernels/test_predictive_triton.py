@@ -5,8 +5,10 @@ with TRITON_INTERPRET=1, where only the interpreted tests exist.
 """
 
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -110,20 +112,36 @@ else:
         numbers = {"rate": "fp32", "momentum": "fp32"}
         names = [name for name in kernel.arg_names if name not in constants]
         signature = {name: pointers.get(name, numbers.get(name, "i32")) for name in names}
+        # What the launcher finds at the channels of real networks, and compiles for.
+        whole = [*pointers, "size", "channels", "line", "image"]
+        known = {
+            (kernel.arg_names.index(name),): [["tt.divisibility", 16]]
+            for name in whole
+            if name in kernel.arg_names
+        }
         source = triton.compiler.ASTSource(
-            kernel, signature | dict.fromkeys(constants, "constexpr"), constants
+            kernel, signature | dict.fromkeys(constants, "constexpr"), constants, known
         )  # fmt: skip
         target = triton.backends.compiler.GPUTarget("cuda", architecture, 32)
         return triton.compile(source, target=target)
 
     @pytest.mark.parametrize("architecture", [80, 90])
     @pytest.mark.parametrize("activation", ACTIVATIONS)
-    def test_step_compiles_without_local_memory(activation, architecture):
-        constants = {"ACTIVATION": activation, "POOL": True, "MODE": "step", "MOMENTUM": True,
-                     "BLOCK": triton_.BLOCK}  # fmt: skip
-        ptx = compiled(triton_.pass_kernel, architecture, constants).asm["ptx"]
-        assert f".target sm_{architecture}" in ptx
-        assert ".local" not in ptx
+    def test_step_takes_few_registers_and_wide_loads(activation, architecture, tmp_path):
+        tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+        for pool, block in ((True, triton_.POOLED_BLOCK), (False, triton_.BLOCK)):
+            constants = {"ACTIVATION": activation, "POOL": pool, "MODE": "step", "MOMENTUM": True,
+                         "BLOCK": block}  # fmt: skip
+            found = compiled(triton_.pass_kernel, architecture, constants)
+            assert f".target sm_{architecture}" in found.asm["ptx"]
+            loads = re.findall(r"ld\.global[.\w:]*", found.asm["ptx"])
+            assert loads
+            assert all(".v4" in load for load in loads)
+            (tmp_path / "kernel.cubin").write_bytes(found.asm["cubin"])
+            command = [tool, "-res-usage", tmp_path / "kernel.cubin"]
+            said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            assert int(re.search(r"REG:(\d+)", said)[1]) <= 64
+            assert re.search(r"STACK:0 .*LOCAL:0 ", said), said
 
     @pytest.mark.parametrize("architecture", [80, 90])
     def test_the_other_passes_compile(architecture):
