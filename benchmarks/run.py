@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rsafast.bench import figures, measure, results, rows
+from rsafast.bench.words import duration, si, times
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -86,9 +87,9 @@ def kernel_table(stored: dict[str, Any]) -> str:
         if row["wrong"] is None and peers:
             fastest = max(peers, key=lambda peer: peer["rate"])
             lines.append(
-                f"| {row['kernel']}: {row['name']} | {1e3 * row['seconds']['median']:.3g} ms,"
-                f" {row['rate']:.3g} {row['unit']}/s | {100 * row['fraction']:.2g} % |"
-                f" {fastest['name']}, {fastest['rate']:.3g}/s | {fastest['ratio']:,.3g}× |"
+                f"| {row['kernel']}: {row['name']} | {duration(row['seconds']['median'])},"
+                f" {si(row['rate'])} {row['unit']}/s | {100 * row['fraction']:.2g} % |"
+                f" {fastest['name']}, {si(fastest['rate'])}/s | {times(fastest['ratio'])} |"
             )
     return "\n".join(lines)
 

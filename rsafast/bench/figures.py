@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rsafast.bench.words import si, times
 from rsafast.plotting import DEFAULT_PALETTE, shorten, style_axes
 
 if TYPE_CHECKING:
@@ -106,8 +107,11 @@ def _draw_rates(ax: Axes, series: Points) -> None:
     # Room for one size alone, and for the names above the highest point.
     ax.set_xlim(sizes[0] / 1.8, sizes[-1] * 1.8)
     ax.set_ylim(min(values) / 3, max(values) * 10 ** (0.5 + 0.35 * len(series)))
-    shown = [sizes[k] for k in np.unique(np.linspace(0, len(sizes) - 1, 4).astype(int))]
-    ax.set_xticks(shown, [_short(size) for size in shown])
+    shown = sizes[:1]
+    for size in sizes[1:]:  # names of sizes closer than this would overlap
+        if np.log(size / shown[-1]) > 0.12 * np.log(sizes[-1] / sizes[0]):
+            shown.append(size)
+    ax.set_xticks(shown, [si(size) for size in shown])
     ax.yaxis.set_major_locator(LogLocator(numticks=6))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.yaxis.set_minor_locator(NullLocator())
@@ -145,12 +149,12 @@ def _draw_roofline(ax: Axes, rows: list[Result], limits: Result) -> None:
     ):
         ax.plot(
             x, np.minimum(rate * x, top), style, color=palette.edge, linewidth=1.3,
-            label=f"{_short(rate)}B/s over {_short(size)}B",
+            label=f"{si(rate, 'B')}/s over {si(size, 'B')}",
         )  # fmt: skip
     for dtype, rate in limits["operations"].items():
         ax.axhline(rate, color=palette.edge, linewidth=0.9, dashes=(4, 3))
         ax.annotate(
-            f"{dtype} product, {_short(rate)} op/s", (high, rate), xytext=(-2, 2), ha="right",
+            f"{dtype} product, {si(rate)} op/s", (high, rate), xytext=(-2, 2), ha="right",
             textcoords="offset points", fontsize=7.5, color=palette.muted,
         )  # fmt: skip
     kernels = list(dict.fromkeys(row["kernel"] for row in rows))
@@ -185,7 +189,7 @@ def peers_figure(result: Result) -> Figure | None:
     ax.set_yticks(heights, [n + g for n, g in zip(names, gpu, strict=True)])
     ax.axvline(1, color=DEFAULT_PALETTE.edge, linewidth=0.9, dashes=(4, 3), zorder=0)
     ratios = [p["ratio"] for _, peers in rows for p in peers]
-    ax.set(xscale="log", xlim=(min(*ratios, 0.5) / 2, max(ratios) * 60))
+    ax.set(xscale="log", xlim=(min(*ratios, 0.5) / 2, max(ratios) * 400))
     ax.set_ylim(-0.8, len(rows) - 0.2)
     ax.set_xlabel("rate of rsafast over that of the peer")
     style_axes(ax)
@@ -207,15 +211,8 @@ def _draw_ratios(ax: Axes, height: float, peers: list[Result]) -> None:
     rivals = [p for p in peers if p["role"] == "peer"] or peers
     fastest = min(rivals, key=lambda p: p["ratio"])
     ax.annotate(
-        f"{fastest['name']} {fastest['ratio']:,.3g}×",
+        f"{fastest['name']} {times(fastest['ratio'])}",
         (max(p["ratio"] for p in peers), height), xytext=(7, 0), textcoords="offset points",
         va="center", fontsize=7.5, color=palette.muted,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0},
     )  # fmt: skip
-
-
-def _short(value: float) -> str:
-    """A number with three digits at most: 92, 1.85k, 258k, 10.5M."""
-    for factor, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= factor:
-            return f"{value / factor:.3g}{unit}"
-    return f"{value:.3g}"

@@ -17,7 +17,7 @@ from rsafast.progress import track
 
 _MOST, _LEAST = 30, 3
 # One run of a case this slow says as much as three of a fast one.
-_SLOW = 20.0
+_SLOW = 5.0
 # Runnable processes per processor before the run, above which times are those of a loaded machine.
 _LOADED = 0.3
 

@@ -124,12 +124,13 @@ def _print(result: dict[str, Any]) -> None:
 
 def _add(table: Any, row: dict[str, Any]) -> None:
     from rsafast.bench.results import key
+    from rsafast.bench.words import duration, si, times
 
-    work = [_si(row["operations"]), _si(row["bytes"], "B")]
+    work = [si(row["operations"]), si(row["bytes"], "B")]
     if row["wrong"] is not None:
         table.add_row(key(row), f"WRONG: {row['wrong']}", style="red")
     else:
-        bound = f"{_time(row['bound_seconds'])} ({row['bound']})"
+        bound = f"{duration(row['bound_seconds'])} ({row['bound']})"
         reached = f"{100 * row['fraction']:.2g} %"
         table.add_row(key(row), *_times(row, row["unit"]), *work, bound, reached)
     for peer in row["peers"]:
@@ -137,28 +138,32 @@ def _add(table: Any, row: dict[str, Any]) -> None:
         if peer["wrong"] is not None:
             table.add_row(name, f"WRONG: {peer['wrong']}", style="red")
         else:
-            ratio = f"{peer['ratio']:,.3g}×" if "ratio" in peer else ""
+            ratio = times(peer["ratio"]) if "ratio" in peer else ""
             table.add_row(name, *_times(peer, ""), "", "", "", ratio, style="dim")
     for quoted in row["quoted"]:
         table.add_row(f"  quoted: {quoted['name']}: {quoted['figure']} ({quoted['source']})")
 
 
 def _times(found: dict[str, Any], unit: str) -> list[str]:
+    from rsafast.bench.words import duration, si
+
     seconds = found["seconds"]
-    spread = f"{_time(seconds['min'])}–{_time(seconds['max'])}, {seconds['repeats']}"
+    spread = f"{duration(seconds['min'])}–{duration(seconds['max'])}, {seconds['repeats']}"
     return [
-        _time(seconds["median"]), spread, f"{_si(found['rate'])} {unit}/s",
+        duration(seconds["median"]), spread, f"{si(found['rate'])} {unit}/s",
         f"{found['error']:.0e}" if found["error"] else "0",
     ]  # fmt: skip
 
 
 def _notes(result: dict[str, Any]) -> list[str]:
+    from rsafast.bench.words import si
+
     here = result["machine"]
     lines = [f"{here['processor']}, {here['threads']} threads, {result['date']}"]
     for device, limits in result["limits"].items():
-        rates = [f"{name} {_si(rate)} op/s" for name, rate in limits["operations"].items()]
+        rates = [f"{name} {si(rate)} op/s" for name, rate in limits["operations"].items()]
         rates += [
-            f"{_si(limits['bandwidth'][k][1], 'B')}/s over {_si(limits['bandwidth'][k][0], 'B')}"
+            f"{si(limits['bandwidth'][k][1], 'B')}/s over {si(limits['bandwidth'][k][0], 'B')}"
             for k in (0, -1)
         ]
         lines.append(f"limits measured here, {device}: {', '.join(rates)}")
@@ -194,17 +199,3 @@ def _print_changes(found: list[Change]) -> None:
         colour = {"faster": "green", "slower": "red"}.get(verdict)
         table.add_row(change.name, *numbers, verdict, style=colour)
     _common.output_console().print(table)
-
-
-def _si(value: float, unit: str = "") -> str:
-    for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= factor:
-            return f"{value / factor:.3g} {prefix}{unit}"
-    return f"{value:.3g} {unit}".rstrip()
-
-
-def _time(seconds: float) -> str:
-    for factor, unit in ((1.0, "s"), (1e-3, "ms")):
-        if seconds >= factor:
-            return f"{seconds / factor:.3g} {unit}"
-    return f"{seconds * 1e6:.3g} µs"
