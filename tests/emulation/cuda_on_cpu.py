@@ -44,7 +44,8 @@ def library(operation: str, *flags: str) -> ctypes.CDLL:
         unfinished = Path(tempfile.mkdtemp(dir=folder)) / path.name
         command = [
             compiler, "-x", "c++", "-std=c++20", "-O1", "-fPIC", "-shared", "-fno-strict-aliasing",
-            "-U_FORTIFY_SOURCE", "-Wno-unknown-pragmas", *flags, "-include", str(HEADER), "-o", str(unfinished), "-",
+            "-U_FORTIFY_SOURCE", "-Wno-unknown-pragmas", *flags, "-include", str(HEADER),
+            "-o", str(unfinished), "-",
         ]  # fmt: skip
         subprocess.run(command, input=text, text=True, check=True)
         unfinished.replace(path)  # another worker may be building the same

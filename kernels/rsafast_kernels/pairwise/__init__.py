@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from rsafast_kernels._native import native
-from rsafast_kernels._threads import num_threads
+from rsafast_kernels._threads import num_threads, threads_for
 from rsafast_kernels.device import on_gpu, resolve
 from rsafast_kernels.errors import InvalidInputError
 from rsafast_kernels.pairwise.blas import one_blas_thread, one_blas_thread_here
@@ -487,7 +487,7 @@ def value_error(shape: Sequence[int], flat: int, value: float) -> InvalidInputEr
 
 
 def _check_values(sets: FloatArray, metric: str, prior_lambda: float, prior_weight: float) -> None:
-    bad = native.first_non_finite(sets, num_threads())
+    bad = native.first_non_finite(sets, threads_for(sets.size))
     if bad >= 0:
         raise value_error(sets.shape, bad, float(sets.flat[bad]))
     _check_prior(metric, prior_lambda, prior_weight)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from rsafast_kernels._native import native
-from rsafast_kernels._threads import num_threads
+from rsafast_kernels._threads import threads_for
 from rsafast_kernels.device import namespace, on_gpu, to_gpu
 from rsafast_kernels.errors import InvalidInputError
 from rsafast_kernels.rank import gpu
@@ -59,7 +59,8 @@ def average_ranks(values: Any) -> Any:
         raise InvalidInputError(
             f"values holds {rows.shape[1]} values a row; the limit is 2**32 - 1"
         )
-    bad = gpu.first_non_finite(rows) if there else native.first_non_finite(rows, num_threads())
+    workers = threads_for(20.0 * rows.size)
+    bad = gpu.first_non_finite(rows) if there else native.first_non_finite(rows, workers)
     if bad >= 0:
         row, column = divmod(bad, rows.shape[1])
         where = f"[{row}, {column}]" if array.ndim == 2 else f"[{column}]"
@@ -70,7 +71,7 @@ def average_ranks(values: Any) -> Any:
     if there:
         return gpu.average_ranks(rows).reshape(array.shape)
     ranks = np.empty(rows.shape, dtype=np.float64)
-    native.rank_average_ranks(rows, ranks, num_threads())
+    native.rank_average_ranks(rows, ranks, workers)
     return ranks.reshape(array.shape)
 
 
