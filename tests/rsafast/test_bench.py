@@ -120,6 +120,7 @@ def corruptions(answer):
         yield answer * float("nan")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_the_check_passes_the_answer_and_fails_corrupted_ones(kernel):
     row = rows([kernel], scale="quick", devices=("cpu",))[0]

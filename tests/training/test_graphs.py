@@ -157,6 +157,7 @@ def trained(rule: Rule, recorder: Any) -> dict[str, Any]:
     return {name: value.clone() for name, value in left.items()} | {"losses": torch.stack(losses)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rule", "profile", "settings"),
     [
