@@ -326,19 +326,21 @@ def test_commands_take_a_cluster(tmp_path, inline, capsys):
     rdm, ranked, result = (str(tmp_path / name) for name in ("rdm.h5", "ranks.h5", "result.h5"))
     features = ["rdm", str(tmp_path / "x.npy"), "-o", rdm, "-q"]
     test = ["test", ranked, ranked, "-n", "2000", "-q"]
-    found = []
+    found, in_memory = [], []
     for cluster in ([], ["--cluster", inline.scheduler.address]):
         assert main([*features, "--store", "float32", *cluster]) == 0
         assert main(["rank", rdm, "-o", ranked, "-q", *cluster]) == 0
+        assert main([*test, "-o", result, *cluster]) == 0
+        in_memory.append(rf.PermutationResult.load(result))
         assert main([*test, "--stream", "-o", result, *cluster]) == 0
         values = [rf.open_rdm(path).values.tobytes() for path in (rdm, ranked)]
         found.append((values, rf.PermutationResult.load(result)))
     assert found[0][0] == found[1][0]
     assert_same(found[1][1], found[0][1])
+    assert np.array_equal(in_memory[0].exceedances, in_memory[1].exceedances)
     capsys.readouterr()
     for wrong, message in (
         (features, "--cluster is of use with --store alone"),
-        (test, "--stream is needed by --cluster"),
         ([*test, "--stream", "--dry-run"], "--dry-run takes no --cluster"),
     ):
         assert main([*wrong, "--cluster", "local"]) == 2
