@@ -64,8 +64,10 @@ _FLOOR = {np.dtype(np.float32): 1e-30, np.dtype(np.float64): 1e-280}
 # Enough for BLAS to run at full speed, few enough rows that what a tile holds below the diagonal is
 # a small share. A tile is at most 8 MB.
 _TILE_ROWS, _TILE_COLUMNS = 256, 4096
-# One tile in the calling thread costs less than handing tiles out (about 0.1 ms).
-_INLINE_PRODUCTS = 4_000_000
+# One tile in the calling thread costs less than handing tiles out: that takes 0.1 ms on a machine
+# that is idle, and 2 to 4 ms on a shared one. A set of no more rows than a tile has can be one
+# tile up to products of about that time; a larger one as far as it is quick in either case.
+_INLINE_TILE, _INLINE_PRODUCTS = 30_000_000, 4_000_000
 # Sets this small are shared out whole.
 _SMALL_SET = 512
 
@@ -609,7 +611,7 @@ def _poisson(x: FloatArray, prior_lambda: float, prior_weight: float, workers: i
 
 def _is_small(n: int, values: int) -> bool:
     """Whether one tile in the calling thread holds all pairs of n rows of so many values."""
-    return n * values <= _INLINE_PRODUCTS
+    return n * values <= (_INLINE_TILE if n <= _TILE_ROWS else _INLINE_PRODUCTS)
 
 
 def _tile_rows(n: int) -> int:
