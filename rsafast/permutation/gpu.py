@@ -18,11 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from rsafast_kernels import orbit
 from rsafast_kernels.device import namespace, room_for, to_gpu, to_host
-from rsafast_kernels.gather import gather_products
 from rsafast_kernels.orbit import gpu as orbits
 from rsafast_kernels.tally import Recheck
 
-from rsafast.errors import InvalidInputError, RsafastError
+from rsafast.errors import InvalidInputError
 from rsafast.memory import format_bytes
 from rsafast.permutation.statistics import BilinearStatistic, Product
 
@@ -175,8 +174,7 @@ class Orbits:
         inverse = xp.argsort(self._drawn[1][tile.j.start : tile.j.stop], axis=1)[xp.asarray(j)]
         at = (inverse + xp.asarray(shift)[:, None]) % self.n
         permutations = xp.take_along_axis(g, at, axis=1).astype(np.int32)
-        forms = [gather_products(a, b, permutations) for a, b in self.statistic.groups]
-        return to_host(self.statistic.combine([f[None, :, None] for f in forms])[0, :, 0])
+        return to_host(self.statistic.evaluate(permutations))
 
 
 def run(
@@ -212,14 +210,12 @@ def _attempt(found: Orbits, tile: Tile) -> Array | None:
 
     try:
         return found.values(tile)
-    except cupy.cuda.memory.OutOfMemoryError as error:
+    except cupy.cuda.memory.OutOfMemoryError:
         found.forget()
         cupy.get_default_memory_pool().free_all_blocks()
         if len(tile.i) == len(tile.j) == 1:
-            raise RsafastError(
-                f"the GPU has no room for a single orbit of {found.n} stimuli ({error}); free its"
-                " memory, or use device='cpu'"
-            ) from None
+            with room_for(f"a single orbit of {found.n} stimuli"):
+                raise
         warnings.warn(
             "the GPU has less room than planned; relabellings go in smaller blocks, with the same"
             " result",

@@ -6,10 +6,9 @@ with TRITON_INTERPRET=1, where only the interpreted tests exist.
 
 import math
 import os
-import subprocess
-import sys
 
 import pytest
+from interpreted import assert_passes_interpreted
 
 torch = pytest.importorskip("torch")
 triton = pytest.importorskip("triton")
@@ -54,13 +53,7 @@ if INTERPRETED:
 else:
 
     def test_in_the_interpreter():
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
-        done = subprocess.run(
-            command, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True,
-            check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]
-        assert "6 passed" in done.stdout
+        assert_passes_interpreted(__file__, 6)
 
     @pytest.mark.parametrize("architecture", [80, 90])
     @pytest.mark.parametrize("name", ["plain", "all"])

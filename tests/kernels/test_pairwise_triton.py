@@ -8,11 +8,11 @@ of their own. The interpreter multiplies float32 whole: what the parts of float3
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from interpreted import assert_passes_interpreted
 
 torch = pytest.importorskip("torch")
 triton = pytest.importorskip("triton")
@@ -316,13 +316,7 @@ else:
 
     @pytest.mark.slow
     def test_in_the_interpreter():
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
-        done = subprocess.run(
-            command, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True,
-            check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]
-        assert "37 passed" in done.stdout
+        assert_passes_interpreted(__file__, 37)
 
     SHARED_MEMORY = {80: 163 * 1024, 90: 227 * 1024}  # largest of a block, CUDA programming guide
 

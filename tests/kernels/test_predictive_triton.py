@@ -7,11 +7,11 @@ with TRITON_INTERPRET=1, where only the interpreted tests exist.
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from interpreted import assert_passes_interpreted
 
 torch = pytest.importorskip("torch")
 triton = pytest.importorskip("triton")
@@ -99,13 +99,7 @@ else:
     from rsafast_kernels.predictive.graph import GraphedRelaxation
 
     def test_in_the_interpreter():
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
-        done = subprocess.run(
-            command, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True,
-            check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]
-        assert "14 passed" in done.stdout
+        assert_passes_interpreted(__file__, 14)
 
     def compiled(kernel, architecture, constants):
         pointers = {name: "*fp32" for name in kernel.arg_names if name.startswith("p_")}

@@ -8,12 +8,12 @@ whatever precision is asked for, so those other than "ieee" are checked by what 
 import os
 import re
 import subprocess
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from interpreted import assert_passes_interpreted
 
 torch = pytest.importorskip("torch")
 triton = pytest.importorskip("triton")
@@ -116,13 +116,7 @@ if INTERPRETED:
 else:
 
     def test_in_the_interpreter():
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
-        done = subprocess.run(
-            command, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True,
-            check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]
-        assert "16 passed" in done.stdout
+        assert_passes_interpreted(__file__, 16)
 
     SHARED_MEMORY = {80: 163 * 1024, 90: 227 * 1024}  # largest of a block, CUDA programming guide
     BATCH = 128
