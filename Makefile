@@ -10,7 +10,7 @@ OUT    ?= demo-out
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile \
           -c constraints.txt
 NATIVE := CMakeLists.txt $(wildcard kernels/native/* kernels/rsafast_kernels/*/*.cpp \
-          kernels/rsafast_kernels/*/*.hpp kernels/rsafast_kernels/*/*.cu)
+          kernels/rsafast_kernels/*/*.hpp kernels/rsafast_kernels/*/*.cu kernels/rsafast_kernels/*.cuh)
 
 # Test workers share the processors, so that each takes one thread. Threaded kernels are tested all
 # the same: those tests ask for their number of threads.

@@ -70,6 +70,8 @@ def _module(operation: str, device: int) -> Any:
             pass  # made for other devices, or by a newer nvcc than this driver knows
         else:
             return module
-    module = cupy.RawModule(code=source_of(operation).read_text(), options=_OPTIONS)
+    source = source_of(operation)
+    options = (*_OPTIONS, f"-I{source.parent}")  # whose includes are relative to its folder
+    module = cupy.RawModule(code=source.read_text(), options=options)
     module.compile()
     return module

@@ -34,8 +34,9 @@ def library(operation: str, *flags: str) -> ctypes.CDLL:
         f'extern "C" int describe_{name}(int* out) {{ return emulation::describe({name}, out); }}'
         for name in names
     )
+    read = [source, *source.parent.parent.glob("*.cuh"), HEADER]
     state = hashlib.sha256(
-        "\0".join([text, source.read_text(), HEADER.read_text(), *flags]).encode()
+        "\0".join([text, *(path.read_text() for path in read), *flags]).encode()
     ).hexdigest()[:16]
     folder = Path(tempfile.gettempdir()) / "rsafast-cuda-on-cpu"
     folder.mkdir(exist_ok=True)

@@ -1,19 +1,11 @@
 // Direct products under given permutations on a GPU: see __init__.py.
 
+#include "../block.cuh"
+
 namespace {
 
 constexpr int threads = 128, warps = threads / 32;
 constexpr int most_staged = 5760;  // values of rows in shared memory: 45 kB
-
-__device__ double over_block(double value, double* shared) {
-    for (int step = 16; step; step /= 2) value += __shfl_down_sync(~0u, value, step);
-    __syncthreads();  // what the call before left there has been read
-    if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = value;
-    __syncthreads();
-    double sum = shared[0];
-    for (int w = 1; w < warps; ++w) sum += shared[w];
-    return sum;
-}
 
 // out[m, k, p] = sum over x < y of a[m, pi_p(x), pi_p(y)] b[k, x, y].
 //
@@ -49,7 +41,7 @@ __device__ void staged(const double* __restrict__ a, const double* __restrict__ 
     }
     for (int p = 0; p < P; ++p)
         for (int k = 0; k < B; ++k) {
-            const double sum = over_block(sums[p][k], shared);
+            const double sum = over_block<warps>(sums[p][k], shared);
             if (threadIdx.x == 0 && first + p < count && k0 + k < brains)
                 out[(m * brains + k0 + k) * count + first + p] = sum;
         }
@@ -84,6 +76,6 @@ gather_products_any(const double* a, const double* b, const int* permutations, d
         const double* fixed = b + (k * n + x) * n;
         for (int y = x + 1 + threadIdx.x; y < n; y += threads) sum += row[pi[y]] * fixed[y];
     }
-    sum = over_block(sum, shared);
+    sum = over_block<warps>(sum, shared);
     if (threadIdx.x == 0) out[(m * brains + k) * count + p] = sum;
 }

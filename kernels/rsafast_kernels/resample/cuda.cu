@@ -4,6 +4,8 @@
 // resample holds, row by row, then zeros up to a whole number of parts, and the sum of w v^2 over
 // them. All sums are made in a fixed order, those that tell ranks in whole numbers.
 
+#include "../block.cuh"
+
 namespace {
 
 constexpr int threads = 256, warps = threads / 32;
@@ -11,18 +13,6 @@ constexpr int part = 2048;         // pairs of a matrix product; a power of two,
 constexpr int most_staged = 4096;  // stimuli of a resample in shared memory, as in gpu.py
 constexpr int each = 8, chunk = threads * each;  // pairs whose weights are added up at a time
 constexpr double noise = 1e-24;                  // of the squared length: what is below is no spread
-
-// Sum over the block, for every thread.
-template <class V>
-__device__ V over_block(V value, V* shared) {
-    for (int step = 16; step; step /= 2) value += __shfl_down_sync(~0u, value, step);
-    __syncthreads();  // what the call before left there has been read
-    if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = value;
-    __syncthreads();
-    V sum = shared[0];
-    for (int w = 1; w < warps; ++w) sum += shared[w];
-    return sum;
-}
 
 // Sum over the threads up to this one.
 __device__ int up_to_thread(int value, int* shared) {
@@ -110,7 +100,7 @@ struct Ranker {
     __device__ int long_run(int begin, int end, int before, Panel& panel) const {
         int sum = 0;
         for (int t = begin + threadIdx.x; t < end; t += threads) sum += drawn.weight(order.pairs[t]);
-        sum = over_block(sum, totals);
+        sum = over_block<warps>(sum, totals);
         const double value = start + before + (before + sum);
         for (int t = begin + threadIdx.x; t < end; t += threads) {
             const int weight = drawn.weight(order.pairs[t]);
@@ -178,7 +168,7 @@ __device__ void ranks(const unsigned* order, const int* ties, const int* tie_row
     const Ranker ranker{{order + static_cast<long long>(k) * count, first, first + count, count},
                         {stimuli, held[r]}, centred ? -pairs[r] : 1, prefix, totals};
     ranker.run(out);
-    const double square = over_block(out.square, sums);
+    const double square = over_block<warps>(out.square, sums);
     if (threadIdx.x == 0) squares[static_cast<long long>(r) * rdms + k] = square;
 }
 
@@ -251,11 +241,11 @@ resample_values(const double* values, const unsigned char* keep, const unsigned*
         sum += weight * value;
         raw += weight * (value * value);
     });
-    sum = over_block(sum, sums);
-    raw = over_block(raw, sums);
+    sum = over_block<warps>(sum, sums);
+    raw = over_block<warps>(raw, sums);
     const double mean = centred && pairs[r] ? sum / pairs[r] : 0;
     rdm.each_pair([&](int pair, double value, int weight) { out.write(pair, value - mean, weight); });
-    const double square = over_block(out.square, sums);
+    const double square = over_block<warps>(out.square, sums);
     if (threadIdx.x == 0)
         squares[static_cast<long long>(r) * rdms + k] = square > noise * raw ? square : 0;
 }

@@ -1,6 +1,8 @@
 // Counting permuted statistics on a GPU; what is counted is in __init__.py, the order of the work in
 // gpu.py.
 
+#include "../block.cuh"
+
 namespace {
 
 // values[i, m, j, b, s]: block r = (i, j), pair q = (m, b), shift s.
@@ -22,17 +24,6 @@ __device__ double score(double value, int alternative) {
 
 constexpr int most_bins = 256, threads = 128, warps = threads / 32;
 constexpr double lowest = -1.7976931348623157e308;
-
-template <class V>
-__device__ V over_block(V value, V* shared) {
-    for (int step = 16; step; step /= 2) value += __shfl_down_sync(~0u, value, step);
-    __syncthreads();  // what the call before left there has been read
-    if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = value;
-    __syncthreads();
-    V sum = shared[0];
-    for (int w = 1; w < warps; ++w) sum += shared[w];
-    return sum;
-}
 
 // A block of threads counts pair q = blockIdx.x in every gridDim.y-th block of relabellings. Sums are
 // made in a fixed order; the histogram, kept in shared memory to the end, is of whole numbers.
@@ -60,9 +51,9 @@ __device__ void each(const T* values, const long long* shape, const unsigned cha
             const double position = (value - low) * scale;
             atomicAdd(local + static_cast<int>(fmin(fmax(position, 0.0), bins - 1.0)), 1);
         }
-        reached = over_block(reached, counts);
-        sum = over_block(sum, sums);
-        squares = over_block(squares, sums);
+        reached = over_block<warps>(reached, counts);
+        sum = over_block<warps>(sum, sums);
+        squares = over_block<warps>(squares, sums);
         if (threadIdx.x == 0) {
             count[r * pairs + q] = reached;
             moments[r * pairs + q] = sum;
