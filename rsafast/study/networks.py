@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 UNTRAINED, CONTROL = "untrained", "-control"
 # Seconds on two cores of a 2021 server, measured: a training image of 32 pixels by rule; a pixel
-# through a network; a pair of stimuli of one RDM.
+# through a network (maps that settle: so many times); a pair of stimuli of one RDM.
 _PER_IMAGE = {"untrained": 0.0, "bp": 1.2e-3, "fa": 1.2e-3, "pc": 3.3e-3, "stdp": 1.5e-3}
-_PER_PIXEL = 4e-7
+_PER_PIXEL, _SETTLING = 4e-7, 3
 PER_PAIR = 3e-8
 _EMBEDDED = (1500, 8)  # training digits, and their side in pixels
 _USUAL = (8000, 32)
@@ -183,9 +183,11 @@ def _features_stage(
     }  # fmt: skip
     networks, stimuli = n_networks(recipe), images.number
     pixels = sum(size**2 for size in asked.sizes)
+    settles = rule == "pc" and recipe.networks.profile == "faithful"
+    each = _PER_PIXEL * (_SETTLING if settles else 1)
     return Stage(
         f"features {rule}", work, settings, (trained, images.stage),
-        cost=Cost(_PER_PIXEL * stimuli * networks * pixels + 2, 1e9, 4e3 * stimuli * networks),
+        cost=Cost(each * stimuli * networks * pixels + 2, 1e9, 4e3 * stimuli * networks),
     )  # fmt: skip
 
 

@@ -175,14 +175,13 @@ def settled_by_hand(model: PredictiveCnn3, maps: list[Tensor], seed: int) -> lis
     finished = []
     for r1, r2, r3 in zip(*maps, strict=True):
         r1, r2, r3 = r1[None], r2[None], r3[None]
-        up = nn.Upsample(scale_factor=2, mode="nearest")
         for _ in range(10):
             first, second = nn.ConvTranspose2d(64, 32, 3, padding=1, bias=False), None
             first.weight.data = state["predict1.weight"]
             second = nn.ConvTranspose2d(128, 64, 3, padding=1, bias=False)
             second.weight.data = state["predict2.weight"]
-            e1 = r1 - torch.tanh(up(first(r2)))
-            e2 = r2 - torch.tanh(up(second(r3)))
+            e1 = r1 - torch.tanh(nn.Upsample(r1.shape[-2:], mode="nearest")(first(r2)))
+            e2 = r2 - torch.tanh(nn.Upsample(r2.shape[-2:], mode="nearest")(second(r3)))
             bottom_up = F.avg_pool2d(F.conv2d(e1, state["conv2.weight"], padding=1), 2)
             top = F.avg_pool2d(F.conv2d(e2, state["conv3.weight"], padding=1), 2)
             r1 = F.relu(r1 - 0.02 * e1)
@@ -192,10 +191,12 @@ def settled_by_hand(model: PredictiveCnn3, maps: list[Tensor], seed: int) -> lis
     return [torch.cat(maps) for maps in zip(*finished, strict=True)]
 
 
+@pytest.mark.parametrize("size", [32, 37])
 @torch.no_grad()
-def test_inference_is_that_of_the_published_equations() -> None:
+def test_inference_is_that_of_the_published_equations(size: int) -> None:
     model, _ = made("pc", seeds=(3, 4))
-    maps = model.first_maps(batch(0, seeds=2, n=3)[0])
+    images = batch(0, seeds=2, n=3)[0]
+    maps = model.first_maps(F.pad(images, (0, size - 32, 0, size - 32)))
     ours = [model.unstack_maps(x) for x in model.settle(maps)]
     for seed in range(2):
         alone = [model.unstack_maps(x)[seed] for x in maps]
