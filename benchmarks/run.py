@@ -17,6 +17,7 @@ from typing import Any
 
 from rsafast.bench import figures, measure, results, rows
 from rsafast.bench.words import duration, si, times
+from rsafast.io.provenance import provenance
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -48,6 +49,7 @@ def shortened(measured: dict[str, Any], stamp: str) -> dict[str, Any]:
     return {
         "date": stamp,
         "processor": measured["machine_info"]["cpu"].get("brand_raw", platform.processor()),
+        "instruction_set": provenance()["isa"],
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "versions": results.versions(),
@@ -97,9 +99,11 @@ def kernel_table(stored: dict[str, Any]) -> str:
 def inference_table(stored: dict[str, Any]) -> str:
     """Markdown table of the bootstraps beside rsatoolbox's, and of the inference of a study."""
     rows = {row["name"]: row for row in stored["benchmarks"]}
+    vectors = stored["instruction_set"].removeprefix("cpu_").upper()
     lines = [
-        f"Medians on {stored['cores']} cores of an {stored['processor']} ({stored['date']}), after"
-        " a check that the same draws give the same similarities:",
+        f"Medians on {stored['cores']} cores of an {stored['processor']}"
+        f" ({vectors}, {stored['date']}), after a check that the same draws give the"
+        " same similarities:",
         "",
         "| what | rsafast, a resample | rsatoolbox | ratio |",
         "|---|---|---|---|",
