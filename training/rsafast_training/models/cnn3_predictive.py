@@ -77,7 +77,7 @@ class PredictiveCnn3(Cnn3):
         return found
 
     def _backward_kernel(self, name: str) -> Tensor:
-        """Weights of a plain convolution that does what P transposed does, in a third of the time."""
+        """Weights of a plain convolution that does what P transposed does, but faster."""
         weight = self.get_parameter(f"{name}.weight")
         return weight.transpose(1, 2).flip((-2, -1)).flatten(0, 1)
 
