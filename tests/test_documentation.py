@@ -145,6 +145,18 @@ def test_links_between_files_hold(document: str) -> None:
     assert not missing, f"{document} points to {', '.join(missing)}"
 
 
+def test_pages_that_the_sources_name_exist() -> None:
+    missing = {
+        f"{path.relative_to(ROOT)}: {page}"
+        for folder in ("rsafast", "training", "kernels", "benchmarks")
+        for path in (ROOT / folder).rglob("*.*")
+        if path.suffix in (".py", ".toml", ".cpp", ".hpp", ".cu", ".cuh")
+        for page in re.findall(r"docs/[\w/-]+\.md", path.read_text(encoding="utf-8"))
+        if not (ROOT / page).is_file()
+    }
+    assert not missing
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("mkdocs") is None, reason="mkdocs is not installed (make docs)")
 def test_site_builds_without_warnings(tmp_path: Path) -> None:
