@@ -22,8 +22,9 @@ from rsafast.study.report.cautions import cautions
 from rsafast.study.report.drawing import draw_rows, look_of
 from rsafast.study.report.figures import panel
 from rsafast.study.report.methods import paragraphs, recipe_text
-from rsafast.study.report.page import map_of, render
+from rsafast.study.report.page import render
 from rsafast.study.report.parts import Row, Table
+from rsafast.study.report.sections.rdms import map_of
 from rsafast.study.report.tables import Study
 from rsafast.study.report.words import number, p_text
 

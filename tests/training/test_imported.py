@@ -30,7 +30,7 @@ from rsafast.cli import main
 from rsafast.study.pipeline import study_stages
 from rsafast.study.recipe import parse_recipe
 from rsafast.study.report.methods import recipe_text
-from rsafast.study.report.page import parts_of
+from rsafast.study.report.sections.learning import parts_of
 
 SMALL = {"blocks": (1, 1, 1, 1), "width": 2}
 STEP = Preprocess(32, mean=IMAGENET_MEAN, std=IMAGENET_STD)

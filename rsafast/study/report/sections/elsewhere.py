@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -12,11 +11,12 @@ from rsafast.plotting import method_name
 from rsafast.report.figures import Panel
 from rsafast.study.report import drawing
 from rsafast.study.report.parts import Block, Row, Section, Table, interval_cell, p_cell, value_cell
+from rsafast.study.report.sections.shared import Drawn
 from rsafast.study.report.tables import Study
 from rsafast.study.report.words import number
 
 
-def sections(study: Study, draw: Callable[..., Panel]) -> list[Section]:
+def sections(study: Study, draw: Drawn) -> list[Section]:
     """No section, or one of all published networks."""
     table = study.others
     if table is None:
@@ -33,7 +33,7 @@ def sections(study: Study, draw: Callable[..., Panel]) -> list[Section]:
     )]  # fmt: skip
 
 
-def _figure(study: Study, table: pd.DataFrame, draw: Callable[..., Panel]) -> Panel:
+def _figure(study: Study, table: pd.DataFrame, draw: Drawn) -> Panel:
     panels: list[dict[str, Any]] = []
     said = []
     for (network, region), own in table.groupby(["network", "region"], sort=False):
