@@ -80,6 +80,9 @@ def command(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at once.")] = 64,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    resume: Annotated[
+        bool, typer.Option(help="Go on where the same command was interrupted.")
+    ] = True,
     quiet: _common.Quiet = False,
 ) -> None:
     """Find networks and stimuli, extract, write."""
@@ -112,7 +115,8 @@ def command(
     with track(number * len(steps) * len(images), "features", not quiet) as advance:
         features_of_checkpoints(
             found, images, steps, wanted, out=out, pooling=pooling,  # type: ignore[arg-type]
-            batch_size=batch_size, device=device, progress=advance,  # type: ignore[arg-type]
+            batch_size=batch_size, device=device, resume=resume,  # type: ignore[arg-type]
+            progress=advance,
         )  # fmt: skip
     ctx.obj.append(out)
     _common.say(f"wrote {out}: {number} networks, {len(images)} stimuli")

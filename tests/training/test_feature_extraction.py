@@ -8,6 +8,7 @@ import sys
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 import torch
 from rsafast_kernels import device
 from rsafast_kernels.errors import BackendUnavailableError, InvalidInputError
-from rsafast_training import features as features_module
+from rsafast_training import activations as activations_module
 from rsafast_training.checkpoints import find_checkpoints
 from rsafast_training.config import TrainConfig
 from rsafast_training.features import Checkpointed, extract_features, features_of_checkpoints
@@ -392,23 +393,106 @@ def test_memory_does_not_grow_with_the_stimuli(tmp_path: Path, rng: np.random.Ge
     assert peak < 10e6
 
 
-def interrupted() -> Iterator[Checkpointed]:
-    yield checkpoints()[0]
-    raise KeyboardInterrupt
+class Passes(NamedTuple):
+    """Networks that count the images they see; after `allowed` the process is interrupted."""
+
+    seen: list[int]
+    allowed: int
+
+    def networks(self) -> list[Checkpointed]:
+        torch.manual_seed(0)
+        made = [nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU()) for _ in range(3)]
+        return [Checkpointed(self._counting(x), "bp", (k,), 1) for k, x in enumerate(made)]
+
+    def _counting(self, network: nn.Module) -> nn.Module:
+        def count(_module: nn.Module, inputs: tuple[torch.Tensor]) -> None:
+            if len(self.seen) == self.allowed:
+                raise KeyboardInterrupt
+            self.seen.append(len(inputs[0]))
+
+        network.register_forward_pre_hook(count)
+        return network
 
 
-@pytest.mark.parametrize("before", [None, b"what was there"])
-def test_an_interrupted_write_leaves_what_was_there(
-    tmp_path: Path, stimuli: Stimuli, before: bytes | None
+def contents(path: Path) -> dict[str, tuple[bytes, dict]]:
+    """Values and attributes of all datasets."""
+    found: dict[str, tuple[bytes, dict]] = {}
+
+    def take(name: str, x: h5py.Dataset | h5py.Group) -> None:
+        if isinstance(x, h5py.Dataset) and x.dtype != object:
+            said = {key: np.asarray(value).tolist() for key, value in x.attrs.items()}
+            found[name] = x[()].tobytes(), said
+
+    with h5py.File(path) as file:
+        file.visititems(take)
+        assert sorted(file.attrs) == ["provenance", "rsafast_format", "rsafast_kind"]
+    return found
+
+
+STEPS = [STEP, Preprocess(9)]
+
+
+@pytest.mark.parametrize("batches", range(0, 13, 4))
+def test_a_run_that_is_interrupted_goes_on_to_the_same_file(
+    tmp_path: Path, stimuli: Stimuli, batches: int
 ) -> None:
-    folder = tmp_path / "out"
-    folder.mkdir()
-    if before is not None:
-        (folder / "f.h5").write_bytes(before)
-    with pytest.raises(KeyboardInterrupt):
-        features_of_checkpoints(interrupted(), stimuli, STEP, out=folder / "f.h5")
-    assert os.listdir(folder) == ([] if before is None else ["f.h5"])
-    assert before is None or (folder / "f.h5").read_bytes() == before
+    """Each of 3 networks sees 2 batches of 7 images at 2 resolutions: 12 in all."""
+
+    def write(passes: Passes, name: str, **options: Any) -> Path:
+        return features_of_checkpoints(
+            passes.networks(), stimuli, STEPS, ["0", "1"], out=tmp_path / name, batch_size=4,
+            **options,
+        )  # fmt: skip
+
+    whole = write(Passes([], 12), "whole.h5")
+    (tmp_path / "f.h5").write_bytes(b"what was there")
+    if batches < 12:
+        with pytest.raises(KeyboardInterrupt):
+            write(Passes([], batches), "f.h5")
+        assert (tmp_path / "f.h5").read_bytes() == b"what was there"
+    kept, progress = 2 * (batches // 2) if batches < 12 else 0, list[int]()
+    again = Passes([], 12)
+    out = write(again, "f.h5", progress=progress.append)
+    assert len(again.seen) == 12 - kept
+    assert sum(progress) == 7 * 6
+    assert contents(out) == contents(whole)
+    assert sorted(os.listdir(tmp_path)) == ["f.h5", "s.npz", "whole.h5"]
+
+
+def test_what_is_kept_of_another_run_is_not_taken(
+    tmp_path: Path, stimuli: Stimuli, rng: np.random.Generator
+) -> None:
+    out, elsewhere = tmp_path / "f.h5", tmp_path / "other"
+    elsewhere.mkdir()
+    first = {"stimuli": stimuli, "step": STEP, "batch_size": 4, "resume": True, "edit": None}
+    for changed in (
+        {}, {"stimuli": make_stimuli(elsewhere, rng, 7)}, {"step": Preprocess(8, "none")},
+        {"batch_size": 3}, {"resume": False}, {"edit": "weight"}, {"edit": "slope"},
+    ):  # fmt: skip
+        with pytest.raises(KeyboardInterrupt):
+            features_of_checkpoints(
+                Passes([], 2).networks(), stimuli, STEP, ["0"], out=out, batch_size=4
+            )
+        asked, again = first | changed, Passes([], 12)
+        networks = again.networks()
+        if asked["edit"] == "weight":
+            networks[0].model[0].weight.data[0, 0, 0, 0] += 1e-7
+        if asked["edit"] == "slope":
+            networks[0].model.slope = 0.5
+        features_of_checkpoints(
+            networks, asked["stimuli"], asked["step"], ["0"], out=out,
+            batch_size=asked["batch_size"], resume=asked["resume"],
+        )  # fmt: skip
+        assert sum(again.seen) == 21 - (0 if changed else 7), changed
+
+
+def test_two_at_once_are_refused(tmp_path: Path, stimuli: Stimuli) -> None:
+    def second() -> Iterator[Checkpointed]:
+        with pytest.raises(InvalidInputError, match="another process is writing"):
+            features_of_checkpoints(checkpoints(), stimuli, STEP, out=tmp_path / "f.h5")
+        yield checkpoints()[0]
+
+    features_of_checkpoints(second(), stimuli, STEP, ["conv1"], out=tmp_path / "f.h5")
 
 
 def test_rejects_files_that_cannot_be_written(tmp_path: Path, stimuli: Stimuli) -> None:
@@ -421,7 +505,7 @@ def test_rejects_files_that_cannot_be_written(tmp_path: Path, stimuli: Stimuli) 
     with pytest.raises(InvalidInputError, match="does not exist; make it first"):
         write([one], "gone/f.h5")
     with pytest.raises(InvalidInputError, match="'bp/seed-3/epoch-000/conv1' would be written twi"):
-        write([one, one])
+        write([one, one], "twice.h5")
     with pytest.raises(InvalidInputError, match="holds no network"):
         write([])
     with pytest.raises(InvalidInputError, match=r"sizes that differ, got \[8, 8\]"):
@@ -432,7 +516,7 @@ def test_rejects_files_that_cannot_be_written(tmp_path: Path, stimuli: Stimuli) 
         features_of_checkpoints(
             [Checkpointed(network)], stimuli, STEP, ["labels"], out=tmp_path / "f.h5"
         )
-    assert os.listdir(tmp_path) == ["s.npz"]
+    assert sorted(os.listdir(tmp_path)) == [".twice.h5.partial", "s.npz"]  # one was written
 
 
 def test_seeds_must_number_the_networks() -> None:
@@ -547,7 +631,7 @@ def test_a_network_is_put_back_where_it_was(
     stimuli: Stimuli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The device "meta" stands for a GPU: it holds no values, so the pass itself fails there."""
-    monkeypatch.setattr(features_module, "resolve", lambda *_: "meta")
+    monkeypatch.setattr(activations_module, "resolve", lambda *_: "meta")
     moved: list[str] = []
     network = plain()
     to = network.to

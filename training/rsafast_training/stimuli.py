@@ -225,10 +225,10 @@ class Decoding:
         """Wait for all images, and map the files, read-only; mappings outlive this object."""
         return [self.read(i, slice(0, len(self))) for i in range(len(self._files))]
 
-    def digests(self) -> list[str]:
-        """SHA-256 of the pixels of every resolution, once all are there."""
+    def digest(self, resolution: int) -> str:
+        """SHA-256 of the pixels of a resolution, once all are there."""
         self._wait_for(len(self))
-        return [digest.hexdigest() for digest in self._digests]
+        return self._digests[resolution].hexdigest()
 
     def close(self) -> None:
         """End the threads, after the images in hand, and free the files."""

@@ -1,0 +1,200 @@
+"""Writes the file of features (docs/training/features.md) so that a run that is killed goes on.
+
+Each network at each resolution is a part: a small file in a folder beside the output, named after a
+hash of all that its values depend on. Parts become one file at the end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+import torch
+from rsafast_kernels.atomic import PathInput, alone, check_writable, replacing
+from rsafast_kernels.errors import InvalidInputError
+from torch import nn
+
+from rsafast_training.stimuli import Preprocess
+
+_FORMAT = 1  # of docs/format.md
+_RESERVED = ("labels", "stimuli", "names")  # what a reader takes for descriptions at the root
+_TEXT = h5py.string_dtype("utf-8")
+_PIXELS = "sha256_pixels"  # attribute of a part: of the images it was made from
+
+
+class Part(NamedTuple):
+    """What becomes a part of the file, or is one from an earlier run.
+
+    Attributes
+    ----------
+    path : its file.
+    names : of its datasets.
+    """
+
+    path: Path
+    names: tuple[str, ...]
+
+    def made_from(self) -> str | None:
+        """Hash of the images that the part there was made from; None where there is none."""
+        if not self.path.is_file():
+            return None
+        with h5py.File(self.path) as file:
+            return str(file.attrs[_PIXELS])
+
+    @contextmanager
+    def writing(self, pixels: Callable[[], str]) -> Iterator[h5py.File]:
+        """Yield the file to fill; it is there once it is whole.
+
+        Parameters
+        ----------
+        pixels : gives the hash of the images, after the block.
+        """
+        with replacing(self.path) as temporary, h5py.File(temporary, "x") as file:
+            yield file
+            file.attrs[_PIXELS] = pixels()
+
+
+class FeatureFile:
+    """A file of features in the making: `target`, and the `folder` of its parts."""
+
+    def __init__(self, target: Path, folder: Path) -> None:
+        self._target, self._folder = target, folder
+        self._parts: list[Part] = []
+
+    def part(self, names: Sequence[str], depends: Mapping[str, Any]) -> Part:
+        """Next part.
+
+        Parameters
+        ----------
+        names : of its datasets.
+        depends : what its values depend on beside the images, JSON.
+
+        Raises
+        ------
+        InvalidInputError
+            For a name that another part has, or that a reader takes for something else.
+        """
+        taken = {*_RESERVED, *(name for part in self._parts for name in part.names)}
+        for name in names:
+            if name in taken:
+                raise InvalidInputError(
+                    f"{name!r} would be written twice: a layer, or a checkpoint of the same rule, "
+                    "seed, epoch and variant, has that name; set `rule` or `variant`"
+                )
+        said = json.dumps([list(names), depends, _versions()], sort_keys=True, default=str)
+        key = hashlib.sha256(said.encode()).hexdigest()[:32]
+        self._parts.append(Part(self._folder / f"{key}.h5", tuple(names)))
+        return self._parts[-1]
+
+    def finish(self, labels: Sequence[str], record: Mapping[str, Any]) -> None:
+        """Make one file of all parts; they go one by one, so that the disk needs room for one."""
+        first, *others = self._parts
+        with replacing(self._target) as temporary:
+            os.replace(first.path, temporary)
+            with h5py.File(temporary, "r+") as file:
+                del file.attrs[_PIXELS]
+                for part in others:
+                    with h5py.File(part.path) as source:
+                        for name in part.names:
+                            source.copy(name, file, name)
+                    part.path.unlink()
+                file.create_dataset("labels", data=np.array(labels, object), dtype=_TEXT)
+                file.attrs.update({
+                    "rsafast_format": _FORMAT, "rsafast_kind": "features",
+                    "provenance": json.dumps(record, ensure_ascii=False),
+                })  # fmt: skip
+
+
+@contextmanager
+def feature_file(out: PathInput, resume: bool) -> Iterator[FeatureFile]:
+    """Yield the file in the making; parts that are there when the block fails are kept.
+
+    Parameters
+    ----------
+    out : one that exists is replaced by :meth:`FeatureFile.finish`, and kept until then
+    resume : False starts anew
+
+    Raises
+    ------
+    InvalidInputError
+        Where the folder cannot be written, and while another process writes the same file.
+    """
+    target = check_writable(out)
+    folder = target.with_name(f".{target.name}.partial")
+    with alone(folder, f"is writing {target}"):
+        if not (folder / ".lock").exists():
+            raise InvalidInputError(f"{out}: another process has just written it; read that one")
+        if not resume:
+            for part in folder.glob("*.h5"):
+                part.unlink()
+        try:
+            yield FeatureFile(target, folder)
+        except BaseException:
+            if not any(folder.glob("*.h5")):
+                shutil.rmtree(folder)
+            raise
+        shutil.rmtree(folder)
+
+
+def network_hash(network: nn.Module) -> str:
+    """SHA-256 of what a network computes: its modules, their settings, and all numbers in them."""
+    digest = hashlib.sha256()
+    for name, module in network.named_modules():
+        plain = {
+            key: value for key, value in vars(module).items()
+            if isinstance(value, bool | int | float | str | tuple) and key != "training"
+        }  # fmt: skip
+        digest.update(f"{name} {type(module).__qualname__} {sorted(plain.items())}\n".encode())
+    for name, tensor in network.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def provenance(
+    source: str, unused: int, steps: Sequence[Preprocess], digests: Sequence[str], **more: Any
+) -> dict[str, Any]:
+    """What a file says of where it comes from.
+
+    Parameters
+    ----------
+    source, unused : of the stimuli, and how many of its images are not used
+    steps, digests : the resolutions, and the SHA-256 of the pixels of each
+    more : further records
+    """
+    return {
+        **_versions(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "stimuli": source,
+        "unused_images": unused,
+        "preprocess": [
+            asdict(step) | {_PIXELS: digest[:16]}
+            for step, digest in zip(steps, digests, strict=True)
+        ],
+        **more,
+    }
+
+
+def _versions() -> dict[str, str]:
+    return {name: _version(name) for name in ("rsafast", "torch", "numpy", "h5py", "pillow")}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
