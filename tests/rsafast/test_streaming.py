@@ -2,8 +2,6 @@
 
 import dataclasses
 import os
-import shutil
-import subprocess
 from contextlib import suppress
 
 import numpy as np
@@ -265,16 +263,6 @@ def test_a_disk_that_fills_up_is_said_and_the_test_goes_on(tmp_path, monkeypatch
     goes_on_after_a_full_disk(
         monkeypatch, tmp_path / "result.h5", lambda: full.append(True), full.clear
     )
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A disk of 8 MB."""
-    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(tmp_path)]
-    if shutil.which("mount") is None or subprocess.run(command, check=False).returncode:
-        pytest.skip("cannot mount a disk here: that takes root")
-    yield tmp_path
-    subprocess.run(["umount", str(tmp_path)], check=True)
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import os
 import sys
 import tracemalloc
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -484,6 +485,33 @@ def test_what_is_kept_of_another_run_is_not_taken(
             batch_size=asked["batch_size"], resume=asked["resume"],
         )  # fmt: skip
         assert sum(again.seen) == 21 - (0 if changed else 7), changed
+
+
+@pytest.mark.slow
+def test_a_disk_that_fills_up_is_said_and_the_run_goes_on(
+    small_disk: Path, stimuli: Stimuli
+) -> None:
+    """The third network's 215 kB do not fit, the 86 kB of resized images do."""
+    filler, out = small_disk / "filler", small_disk / "f.h5"
+
+    def write(passes: Passes) -> None:
+        features_of_checkpoints(
+            passes.networks(), stimuli, Preprocess(64), ["0"], out=out, pooling="none"
+        )
+
+    with pytest.raises(KeyboardInterrupt):
+        write(Passes([], 2))
+    with suppress(OSError), filler.open("wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
+    os.truncate(filler, filler.stat().st_size - 150_000)
+    with pytest.raises(InvalidInputError, match=r"f.h5: .*No space left .* the same call goes on"):
+        write(Passes([], 3))
+    filler.unlink()
+    again = Passes([], 3)
+    write(again)
+    assert again.seen == [7]
+    assert len(read_features(out)[0]) == 3
 
 
 def test_two_at_once_are_refused(tmp_path: Path, stimuli: Stimuli) -> None:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -53,18 +54,6 @@ class Part(NamedTuple):
         with h5py.File(self.path) as file:
             return str(file.attrs[_PIXELS])
 
-    @contextmanager
-    def writing(self, pixels: Callable[[], str]) -> Iterator[h5py.File]:
-        """Yield the file to fill; it is there once it is whole.
-
-        Parameters
-        ----------
-        pixels : gives the hash of the images, after the block.
-        """
-        with replacing(self.path) as temporary, h5py.File(temporary, "x") as file:
-            yield file
-            file.attrs[_PIXELS] = pixels()
-
 
 class FeatureFile:
     """A file of features in the making: `target`, and the `folder` of its parts."""
@@ -98,12 +87,31 @@ class FeatureFile:
         self._parts.append(Part(self._folder / f"{key}.h5", tuple(names)))
         return self._parts[-1]
 
+    @contextmanager
+    def writing(self, part: Part, pixels: Callable[[], str]) -> Iterator[h5py.File]:
+        """Yield the file of a part, to be filled; it is there once it is whole.
+
+        Parameters
+        ----------
+        pixels : gives the hash of the images, after the block.
+        """
+        with replacing(part.path) as temporary:
+            try:
+                with _filled(temporary, "x") as file:
+                    yield file
+                    file.attrs[_PIXELS] = pixels()
+            except OSError as error:
+                raise InvalidInputError(
+                    f"{self._target}: could not be written ({error.strerror or error}); networks "
+                    "that are done are kept: make room on its disk, and the same call goes on"
+                ) from None
+
     def finish(self, labels: Sequence[str], record: Mapping[str, Any]) -> None:
         """Make one file of all parts; they go one by one, so that the disk needs room for one."""
         first, *others = self._parts
         with replacing(self._target) as temporary:
             os.replace(first.path, temporary)
-            with h5py.File(temporary, "r+") as file:
+            with _filled(temporary, "r+") as file:
                 del file.attrs[_PIXELS]
                 for part in others:
                     with h5py.File(part.path) as source:
@@ -187,6 +195,20 @@ def provenance(
         ],
         **more,
     }
+
+
+@contextmanager
+def _filled(path: Path, mode: str) -> Iterator[h5py.File]:
+    """Yield an HDF5 file; a full disk that shows when it is closed is an OSError too."""
+    file = h5py.File(path, mode)
+    try:
+        yield file
+    finally:
+        try:
+            file.close()
+        except RuntimeError as error:
+            said = re.search("error message = '([^']*)'", str(error))
+            raise OSError(said[1] if said else str(error)) from None
 
 
 def _versions() -> dict[str, str]:

@@ -260,7 +260,7 @@ def features_of_checkpoints(
                 if (before := part.made_from()) is not None and before == pixels():
                     advance(len(stimuli))
                     continue
-                with part.writing(pixels) as h5:
+                with file.writing(part, pixels) as h5:
                     for rows, batch in run.batches(decoding, resolution, own, stimuli.labels):
                         wanted.write(h5, rows, batch, len(stimuli))
                         advance(rows.stop - rows.start)
