@@ -96,7 +96,7 @@ def command(
     from rsafast.progress import track
 
     images = read_stimuli(stimuli, order=order, key=key)
-    if images.unused:
+    if images.unused and not quiet:
         _common.say(f"{len(images.unused)} images of {stimuli} are not in {order}, left out")
     wanted = layers.split(",") if layers else None
     if networks in NETWORKS and not Path(networks).is_dir():
@@ -119,7 +119,8 @@ def command(
             progress=advance,
         )  # fmt: skip
     ctx.obj.append(out)
-    _common.say(f"wrote {out}: {number} networks, {len(images)} stimuli")
+    if not quiet:
+        _common.say(f"wrote {out}: {number} networks, {len(images)} stimuli")
 
 
 def _preprocess(first: Preprocess, side: int, resize: int | None, crop: str) -> Preprocess:

@@ -118,7 +118,9 @@ def command(
         _common.print_json([row for table in tables for row in table.to_dict("records")])
     else:
         _print(tables)
-        _common.say(f"wrote {', '.join(str(path) for path in ctx.obj)} and the runs beside them")
+        if not quiet:
+            written = ", ".join(str(path) for path in ctx.obj)
+            _common.say(f"wrote {written} and the runs beside them")
 
 
 def _rules(given: list[str], profile: str) -> list[str]:

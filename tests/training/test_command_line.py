@@ -57,10 +57,13 @@ def test_json_holds_every_epoch(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_features_of_runs_become_rdms_that_know_their_networks(
-    runs: Path, images: Path, tmp_path: Path
+    runs: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     features, rdms = tmp_path / "f.h5", tmp_path / "r.h5"
-    assert main(["features", str(runs), "--stimuli", str(images), "-o", str(features)]) == 0
+    words = ["features", str(runs), "--stimuli", str(images), "-o", str(features)]
+    capsys.readouterr()
+    assert main([*words, "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
     layers, labels = read_features(features)
     assert labels == ("apple", "boat", "cat", "duck", "egg")
     assert {name.split("/")[0] for name in layers} == {"untrained", "bp", "bp-control"}
