@@ -136,7 +136,8 @@ def _best_layers(models: RDMs, brain: RDMs) -> Iterator[_Row]:
         of_seed = own.pivot(index="seed", columns=["epoch", "layer"], values="similarity")
         change = of_seed[last, best[last]] - of_seed[first, best[first]]
         flips = _sign_flips(change.to_numpy(float))
-        trend = spearmanr(curve.index, curve).pvalue if len(curve) > 2 else np.nan
+        turns = len(curve) > 2 and curve.nunique() > 1  # some controls are one network throughout
+        trend = spearmanr(curve.index, curve).pvalue if turns else np.nan
         where = f"{best[first]} to {best[last]}"
         yield _Row("best layer, sign flips", rule, region, float(change.mean()), layer=where,
                    p_value=flips)  # fmt: skip

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from itertools import product
 
 import numpy as np
@@ -394,3 +395,15 @@ def test_best_layers_are_chosen_on_the_data_that_test_them(networks):
     curve = means.max(axis=1)
     assert trend["p_value"] == pytest.approx(spearmanr([0, 1, 5], curve).pvalue)
     assert table["wrong"].str.len().min() > 20
+
+
+def test_a_control_that_never_changes_has_no_trend(networks):
+    models, brain = networks
+    before = models[{"rule": "a", "epoch": 0}]
+    same = [before.with_descriptors({"epoch": [e] * before.n_rdms}) for e in (0, 1, 5)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        table = published_table(rf.RDMs.concat(same), brain, {"V1": "y"}, [], seed=0)
+    trend = table.query("practice == 'best layer, asymptotic trend'").iloc[0]
+    assert trend["estimate"] == 0
+    assert np.isnan(trend["p_value"])
