@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -158,6 +159,7 @@ class Study:
     observed : (M, N) scores on the data.
     comparison : scores on resamples of the stimuli.
     device, gpu_budget : as asked for, see `prepare_study`.
+    hashed : gives the provenance of the data; computed once for all bootstraps of a study.
     """
 
     models: RDMs
@@ -169,6 +171,7 @@ class Study:
     comparison: ResampledComparison
     device: str
     gpu_budget: int | None
+    hashed: Callable[[], dict[str, Any]]
 
     @property
     def n_stimuli(self) -> int:
@@ -192,7 +195,7 @@ class Study:
     @property
     def hashes(self) -> dict[str, Any]:
         """Provenance of the data."""
-        return input_hashes(models=self.models.vectors, brain=self.brain.vectors, mask=self.keep)
+        return self.hashed()
 
     @property
     def at_once(self) -> int:
@@ -251,6 +254,7 @@ def prepare_study(
             comparator, a, b, keep, device=place, gpu_budget=gpu_budget
         ),
         device=device, gpu_budget=gpu_budget,
+        hashed=cache(lambda: input_hashes(models=a.vectors, brain=b.vectors, mask=keep)),
     )  # fmt: skip
 
 
