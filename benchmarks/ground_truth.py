@@ -566,7 +566,7 @@ def designs():
     stimuli, subjects, both = ("stimuli",), ("subjects",), ("stimuli", "subjects")
     for population, n, method, experiments in (
         ("as measured", 92, "pearson", 2000),
-        ("as measured", 720, "pearson", 200),
+        ("as measured", 720, "pearson", 1000),
         ("as measured", 720, "spearman", 200),
         ("moderate noise", 92, "pearson", 2000),
         ("moderate noise", 92, "spearman", 2000),
