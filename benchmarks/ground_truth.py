@@ -566,7 +566,7 @@ def designs():
     stimuli, subjects, both = ("stimuli",), ("subjects",), ("stimuli", "subjects")
     for population, n, method, experiments in (
         ("as measured", 92, "pearson", 2000),
-        ("as measured", 720, "pearson", 1000),
+        ("as measured", 720, "pearson", 2000),
         ("as measured", 720, "spearman", 200),
         ("moderate noise", 92, "pearson", 2000),
         ("moderate noise", 92, "spearman", 2000),
@@ -575,7 +575,8 @@ def designs():
         yield Design(population, n, method, (stimuli, both), experiments)
         yield Design(population, n, method, (subjects,), 2000)
     yield Design("moderate noise", 720, "pearson", (subjects,), 2000)
-    yield Design("moderate noise", 92, "cosine_cov", (both,), 1000, (10,))
+    for population in ("as measured", "moderate noise"):
+        yield Design(population, 92, "cosine_cov", (both,), 2000)
     seeds = (("stimuli", "seeds"), ("stimuli", "subjects", "seeds"))
     yield Design("networks differ", 92, "pearson", seeds, 2000, (10,), seeds=10)
 
