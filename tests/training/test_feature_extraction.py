@@ -514,6 +514,17 @@ def test_a_disk_that_fills_up_is_said_and_the_run_goes_on(
     assert len(read_features(out)[0]) == 3
 
 
+def test_a_damaged_part_is_made_again(tmp_path: Path, stimuli: Stimuli) -> None:
+    out, again = tmp_path / "f.h5", Passes([], 3)
+    with pytest.raises(KeyboardInterrupt):
+        features_of_checkpoints(Passes([], 2).networks(), stimuli, STEP, ["0"], out=out)
+    damaged, _ = sorted((tmp_path / ".f.h5.partial").glob("*.h5"))
+    os.truncate(damaged, 1000)
+    features_of_checkpoints(again.networks(), stimuli, STEP, ["0"], out=out)
+    assert len(again.seen) == 2
+    assert len(read_features(out)[0]) == 3
+
+
 def test_two_at_once_are_refused(tmp_path: Path, stimuli: Stimuli) -> None:
     def second() -> Iterator[Checkpointed]:
         with pytest.raises(InvalidInputError, match="another process is writing"):

@@ -48,11 +48,12 @@ class Part(NamedTuple):
     names: tuple[str, ...]
 
     def made_from(self) -> str | None:
-        """Hash of the images that the part there was made from; None where there is none."""
-        if not self.path.is_file():
+        """Hash of the images that the part was made from; None where there is no whole part."""
+        try:
+            with h5py.File(self.path) as file:
+                return str(file.attrs[_PIXELS])
+        except OSError:
             return None
-        with h5py.File(self.path) as file:
-            return str(file.attrs[_PIXELS])
 
 
 class FeatureFile:

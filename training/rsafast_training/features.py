@@ -244,7 +244,7 @@ def features_of_checkpoints(
         raise InvalidInputError(f"{out}: features are saved as HDF5; choose a name ending in .h5")
     with (
         feature_file(out, resume) as file,
-        stimuli.decoding(steps, folder=Path(out).expanduser().parent) as decoding,
+        stimuli.decoding(steps, folder=Path(out).expanduser().resolve().parent) as decoding,
     ):
         advance, count = progress or (lambda _: None), 0
         for checkpoint in checkpoints:
