@@ -567,7 +567,7 @@ def designs():
     for population, n, method, experiments in (
         ("as measured", 92, "pearson", 2000),
         ("as measured", 720, "pearson", 2000),
-        ("as measured", 720, "spearman", 200),
+        ("as measured", 720, "spearman", 1600),
         ("moderate noise", 92, "pearson", 2000),
         ("moderate noise", 92, "spearman", 2000),
         ("strong noise", 92, "pearson", 2000),
