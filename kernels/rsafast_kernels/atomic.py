@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -107,6 +108,27 @@ def alone(folder: Path, what: str) -> Iterator[None]:
                     "folder"
                 ) from None
         yield
+
+
+@contextmanager
+def in_the_making(path: PathInput) -> Iterator[tuple[Path, Path]]:
+    """Yield the absolute `path` and a folder beside it, for what becomes it; one process at a time.
+
+    The folder is gone after a block that succeeds; after any other it stays, so that the next call
+    may go on with what is in it.
+
+    Raises
+    ------
+    InvalidInputError
+        Where the folder cannot be written, and while another process writes the same file.
+    """
+    target = check_writable(path)
+    folder = target.with_name(f".{target.name}.partial")
+    with alone(folder, f"is writing {target}"):
+        if not (folder / ".lock").exists():
+            raise InvalidInputError(f"{path}: another process has just written it; read that one")
+        yield target, folder
+        shutil.rmtree(folder)
 
 
 def write_text(path: PathInput, text: str) -> Path:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from rsafast_kernels.atomic import PathInput, alone, check_writable, replacing
+from rsafast_kernels.atomic import PathInput, in_the_making, replacing
 
 from rsafast.errors import InvalidInputError
 from rsafast.io.store import check_suffix
@@ -110,11 +110,8 @@ def resumable(path: PathInput, what: tuple[Any, ...], *, resume: bool) -> Iterat
     InvalidInputError
         Where the folder cannot be written, and while another process writes the same file.
     """
-    target, key = check_writable(path), hashlib.sha256(repr(what).encode()).hexdigest()
-    folder = target.with_name(f".{target.name}.partial")
-    with alone(folder, f"is writing {target}"):
-        if not (folder / ".lock").exists():
-            raise InvalidInputError(f"{path}: another process has just written it; read that one")
+    key = hashlib.sha256(repr(what).encode()).hexdigest()
+    with in_the_making(path) as (target, folder):
         try:
             work = _taken_up(target, folder, key, resume)
         except OSError as error:
@@ -126,7 +123,6 @@ def resumable(path: PathInput, what: tuple[Any, ...], *, resume: bool) -> Iterat
                 shutil.rmtree(folder)
             raise
         os.replace(work.file, target)
-        shutil.rmtree(folder)
 
 
 def _taken_up(target: Path, folder: Path, key: str, resume: bool) -> Work:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +24,7 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 import torch
-from rsafast_kernels.atomic import PathInput, alone, check_writable, replacing
+from rsafast_kernels.atomic import PathInput, in_the_making, replacing
 from rsafast_kernels.errors import InvalidInputError
 from torch import nn
 
@@ -140,11 +141,7 @@ def feature_file(out: PathInput, resume: bool) -> Iterator[FeatureFile]:
     InvalidInputError
         Where the folder cannot be written, and while another process writes the same file.
     """
-    target = check_writable(out)
-    folder = target.with_name(f".{target.name}.partial")
-    with alone(folder, f"is writing {target}"):
-        if not (folder / ".lock").exists():
-            raise InvalidInputError(f"{out}: another process has just written it; read that one")
+    with in_the_making(out) as (target, folder):
         if not resume:
             for part in folder.glob("*.h5"):
                 part.unlink()
@@ -154,7 +151,6 @@ def feature_file(out: PathInput, resume: bool) -> Iterator[FeatureFile]:
             if not any(folder.glob("*.h5")):
                 shutil.rmtree(folder)
             raise
-        shutil.rmtree(folder)
 
 
 def network_hash(network: nn.Module) -> str:
@@ -216,6 +212,7 @@ def _versions() -> dict[str, str]:
     return {name: _version(name) for name in ("rsafast", "torch", "numpy", "h5py", "pillow")}
 
 
+@cache
 def _version(package: str) -> str:
     try:
         return version(package)

@@ -11,7 +11,7 @@ Features are float32. `activations` runs a network, `feature_file` writes the fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -255,7 +255,7 @@ def features_of_checkpoints(
                 folder = f"size-{step.size:03d}" if len(steps) > 1 else ""
                 own = checkpoint.preprocess(step)
                 wanted = _Wanted(checkpoint, run, own, folder)
-                part = file.part(list(wanted.names()), wanted.depends(network, stimuli.labels))
+                part = file.part(wanted.names(), wanted.depends(network, stimuli.labels))
                 pixels = partial(decoding.digest, resolution)
                 if (before := part.made_from()) is not None and before == pixels():
                     advance(len(stimuli))
@@ -284,10 +284,8 @@ class _Wanted:
     step: Preprocess
     folder: str
 
-    def names(self) -> Iterator[str]:
-        for seed in self.checkpoint.seeds:
-            for layer in self.run.layers:
-                yield self._name(seed, layer)
+    def names(self) -> list[str]:
+        return [self._name(s, layer) for s in self.checkpoint.seeds for layer in self.run.layers]
 
     def _name(self, seed: int, layer: str) -> str:
         return "/".join(filter(None, (self.checkpoint.group(seed), self.folder, layer)))
